@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Makes models/default: 30 days of the simulated fleet (20 targets, seed 42), through a real Prometheus and `forewarn train`.
+# The history ends at a fixed time, so that the same sources give the same model.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/packages.sh
+
+port=${1:-9090}
+end=2026-11-02T00:00:00Z
+need cargo=cargo curl=curl prometheus=prometheus promtool=prometheus
+cargo build --release --locked --quiet
+(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && {
+  echo "port $port is taken; give a free one: deploy/default-model.sh PORT" >&2
+  exit 1
+}
+
+work=$(mktemp -d)
+pid=
+trap '[ -z "$pid" ] || kill "$pid"; wait; rm -rf "$work"' EXIT
+target/release/forewarn simulate history --targets 20 --days 30 --seed 42 --end "$end" --output "$work/history.om"
+promtool tsdb create-blocks-from openmetrics --max-block-duration=720h "$work/history.om" "$work/data" >/dev/null
+rm "$work/history.om"
+echo 'scrape_configs: []' >"$work/prometheus.yml"
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --storage.tsdb.retention.time=100y \
+  --web.listen-address="127.0.0.1:$port" 2>"$work/prometheus.log" &
+pid=$!
+until curl -sf -o /dev/null "http://127.0.0.1:$port/-/ready"; do sleep 0.2; done
+FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$port target/release/forewarn train --config.file deploy/demo/config.yaml \
+  --start 2026-10-03T00:00:00Z --end "$end" --origin simulated --out models/default

@@ -1,0 +1,236 @@
+//! Reads what the config describes from Prometheus into a [`History`]: the
+//! same for a month of training and for the newest step of a cycle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt, stream};
+
+use crate::config::Config;
+use crate::history::{Column, History};
+use crate::prometheus::{Answer, Client, QueryError};
+use crate::time::Timestamp;
+use crate::types::Source;
+use crate::webhook::{self, OwnAlerts};
+
+pub struct Fetched {
+    pub history: History,
+    pub report: FetchReport,
+}
+
+/// What went wrong or looked odd; nothing here stops the other queries.
+#[derive(Debug, Default)]
+pub struct FetchReport {
+    /// Config key of each query that got no answer, and why.
+    pub failed: Vec<(String, QueryError)>,
+    /// Config key and text of each warning that Prometheus gave.
+    pub warnings: Vec<(String, String)>,
+    /// Series of each signal.
+    pub series: BTreeMap<String, usize>,
+    /// Config key of each signal for which several series name one target, whose samples then count as missing; and what to do.
+    pub duplicates: Vec<(String, String)>,
+    /// Config keys whose series lack a target label.
+    pub nameless: BTreeSet<String>,
+    pub queries: usize,
+}
+
+impl FetchReport {
+    /// Whether Prometheus answered at least one query.
+    pub fn answered(&self) -> bool {
+        self.failed.len() < self.queries
+    }
+
+    /// Why queries failed; those that failed alike in one line.
+    pub fn failures(&self) -> Vec<String> {
+        let mut keys: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for (key, error) in &self.failed {
+            keys.entry(error.to_string()).or_default().push(key);
+        }
+        keys.into_iter()
+            .map(|(error, keys)| format!("{}: {error}", keys.join(", ")))
+            .collect()
+    }
+
+    /// What an operator should look at, by what and where it is.
+    pub fn problems(&self, config: &Config) -> BTreeMap<(&'static str, String), String> {
+        let mut problems = BTreeMap::new();
+        for (key, error) in &self.failed {
+            problems.insert(("failed", key.clone()), format!("{key}: {error}"));
+        }
+        for (key, text) in &self.duplicates {
+            problems.insert(("duplicates", key.clone()), text.clone());
+        }
+        for key in &self.nameless {
+            let labels = config.targets.label.join(" or ");
+            let text = format!("{key} returns series without the label {labels}");
+            problems.insert(("nameless", key.clone()), text);
+        }
+        for (name, _) in self.series.iter().filter(|(_, series)| **series == 0) {
+            let text = format!(
+                "signals.{name}.query returns nothing: check it with `forewarn check queries`"
+            );
+            problems.insert(("empty", name.clone()), text);
+        }
+        problems
+    }
+}
+
+struct Query {
+    /// Where it stands in the config.
+    key: String,
+    text: String,
+    column: Column,
+    is_alert: bool,
+}
+
+/// Fetches `start..=end` on the step grid. `progress` is told how many of how many queries are done.
+pub async fn fetch(
+    client: &Client,
+    config: &Config,
+    own_alerts: &OwnAlerts,
+    start: Timestamp,
+    end: Timestamp,
+    progress: impl Fn(usize, usize),
+) -> Fetched {
+    let queries = queries(config, own_alerts);
+    let total = queries.len();
+    let mut history = History::new(config.signals.len(), start, end, config.step);
+    let mut report = FetchReport {
+        queries: total,
+        ..FetchReport::default()
+    };
+    let mut answers = stream::iter(queries)
+        .map(|query| async move {
+            let answer = client.range(&query.text, start, end, config.step).await;
+            (query, answer)
+        })
+        .buffered(config.prometheus.concurrency.max(1));
+    let mut done = 0;
+    while let Some((query, answer)) = answers.next().await {
+        match answer {
+            Ok(answer) => insert(&mut history, &mut report, config, &query, answer),
+            Err(error) => {
+                match query.column {
+                    Column::Failing(_) => history.failing_unanswered = true,
+                    Column::Excluded => history.excluded_unanswered = true,
+                    Column::Signal(_) => (),
+                }
+                report.failed.push((query.key, error));
+            }
+        }
+        done += 1;
+        progress(done, total);
+    }
+    Fetched { history, report }
+}
+
+fn queries(config: &Config, own_alerts: &OwnAlerts) -> Vec<Query> {
+    let numbered = |section: &str, i: usize| format!("{section}[{i}]");
+    let mut queries = Vec::new();
+    for (i, signal) in config.signals.iter().enumerate() {
+        queries.push(Query {
+            key: format!("signals.{}.query", signal.signal.name),
+            text: signal.query.clone(),
+            column: Column::Signal(i),
+            is_alert: false,
+        });
+    }
+    for (i, query) in config.failure.queries.iter().enumerate() {
+        queries.push(Query {
+            key: numbered("failure.queries", i),
+            text: query.clone(),
+            column: Column::Failing(Source::Query),
+            is_alert: false,
+        });
+    }
+    for (i, matchers) in config.failure.alerts.iter().enumerate() {
+        queries.push(Query {
+            key: numbered("failure.alerts", i),
+            text: alerts_query(matchers, own_alerts),
+            column: Column::Failing(Source::Alerts),
+            is_alert: true,
+        });
+    }
+    for (i, query) in config.exclude.iter().enumerate() {
+        queries.push(Query {
+            key: numbered("exclude", i),
+            text: query.clone(),
+            column: Column::Excluded,
+            is_alert: false,
+        });
+    }
+    queries
+}
+
+/// Firing alerts that match, without those that our own predictions raised.
+fn alerts_query(matchers: &BTreeMap<String, String>, own_alerts: &OwnAlerts) -> String {
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let mut selector = String::from(r#"ALERTS{alertstate="firing",forewarn!="true""#);
+    for (label, value) in matchers {
+        selector.push_str(&format!(",{label}={}", quote(value)));
+    }
+    for name in own_alerts.names() {
+        selector.push_str(&format!(",alertname!={}", quote(name)));
+    }
+    selector + "}"
+}
+
+fn insert(
+    history: &mut History,
+    report: &mut FetchReport,
+    config: &Config,
+    query: &Query,
+    answer: Answer,
+) {
+    let no_mapping = BTreeMap::new();
+    if let Column::Signal(i) = query.column {
+        report
+            .series
+            .insert(config.signals[i].signal.name.clone(), answer.series.len());
+    }
+    report.warnings.extend(
+        answer
+            .warnings
+            .into_iter()
+            .map(|warning| (query.key.clone(), warning)),
+    );
+    // Only alerts may name their target by other labels.
+    let mapped = if query.is_alert {
+        &config.failure.target_labels
+    } else {
+        &no_mapping
+    };
+    let (mut doubled, mut example) = (BTreeSet::new(), None);
+    for series in answer.series {
+        let labels: BTreeMap<String, String> = series.labels.into_iter().collect();
+        let Some(target) = webhook::target_of(&labels, &config.targets, mapped) else {
+            report.nameless.insert(query.key.clone());
+            continue;
+        };
+        let labels = extra_labels(&labels, config);
+        if let Err(duplicate) =
+            history.insert(query.column, target.clone(), labels, &series.samples)
+        {
+            example.get_or_insert_with(|| format!("{target} at {}", duplicate.at));
+            doubled.insert(target);
+        }
+    }
+    if let Some(example) = example {
+        let text = format!(
+            "{} returns several series for one target ({} targets, among them {example}): aggregate it, for example with max by ({})",
+            query.key,
+            doubled.len(),
+            config.targets.label.join(", ")
+        );
+        report.duplicates.push((query.key.clone(), text));
+    }
+}
+
+fn extra_labels(labels: &BTreeMap<String, String>, config: &Config) -> Vec<(String, String)> {
+    let found = |name: &String| Some((name.clone(), labels.get(name)?.clone()));
+    config
+        .targets
+        .extra_labels
+        .iter()
+        .filter_map(found)
+        .collect()
+}

@@ -1,0 +1,286 @@
+//! Recorded samples of all targets over a stretch of the step grid: what
+//! training replays whole and what a cycle feeds on a step at a time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use crate::labels::spells_to_failing;
+use crate::time::{Timestamp, millis};
+use crate::types::{Incident, Source, TargetId};
+
+#[derive(Clone, Debug)]
+pub struct History {
+    start: Timestamp,
+    step: Duration,
+    steps: usize,
+    signals: usize,
+    targets: BTreeMap<TargetId, TargetHistory>,
+    /// Whether a query for failures, or for exclusions, got no answer: absence then says nothing.
+    pub failing_unanswered: bool,
+    pub excluded_unanswered: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct TargetHistory {
+    /// Values of `targets.extra_labels`, as the first series that has any gives them.
+    pub labels: Vec<(String, String)>,
+    /// One column per signal; NaN = missing.
+    columns: Vec<Vec<f32>>,
+    /// Who says that it fails.
+    pub failing: Vec<Option<Source>>,
+    pub excluded: Vec<bool>,
+    /// Whether anything at all, a failure query included, returned a sample.
+    pub seen: Vec<bool>,
+    /// Signal and grid index of samples that several series claimed.
+    disputed: HashSet<(usize, usize)>,
+}
+
+/// Where a series' samples belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    Signal(usize),
+    Failing(Source),
+    Excluded,
+}
+
+/// Two series of one signal name the same target at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    pub at: Timestamp,
+}
+
+impl History {
+    pub fn new(signals: usize, start: Timestamp, end: Timestamp, step: Duration) -> Self {
+        let steps = (end.0 - start.0).max(0) / millis(step) + 1;
+        Self {
+            start,
+            step,
+            steps: steps as usize,
+            signals,
+            targets: BTreeMap::new(),
+            failing_unanswered: false,
+            excluded_unanswered: false,
+        }
+    }
+
+    pub fn step(&self) -> Duration {
+        self.step
+    }
+
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    pub fn time(&self, index: usize) -> Timestamp {
+        Timestamp(self.start.0 + index as i64 * millis(self.step))
+    }
+
+    pub fn times(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        (0..self.steps).map(|i| self.time(i))
+    }
+
+    pub fn targets(&self) -> &BTreeMap<TargetId, TargetHistory> {
+        &self.targets
+    }
+
+    /// Adds a series of a target. A sample that several series claim is forgotten: none is known to be right.
+    pub fn insert(
+        &mut self,
+        column: Column,
+        target: TargetId,
+        labels: Vec<(String, String)>,
+        samples: &[(Timestamp, f64)],
+    ) -> Result<(), Duplicate> {
+        let (start, step, steps, signals) =
+            (self.start.0, millis(self.step), self.steps, self.signals);
+        let entry = self
+            .targets
+            .entry(target)
+            .or_insert_with(|| TargetHistory::new(signals, steps));
+        if entry.labels.is_empty() {
+            entry.labels = labels;
+        }
+        let mut duplicate = None;
+        for (t, value) in samples {
+            let index = (t.0 - start).div_euclid(step);
+            if !(0..steps as i64).contains(&index) {
+                continue;
+            }
+            let index = index as usize;
+            entry.seen[index] = true;
+            match column {
+                Column::Failing(source) => entry.fails(index, source),
+                Column::Excluded => entry.excluded[index] = true,
+                Column::Signal(signal) => {
+                    let slot = &mut entry.columns[signal][index];
+                    if !slot.is_nan() || entry.disputed.contains(&(signal, index)) {
+                        *slot = f32::NAN;
+                        entry.disputed.insert((signal, index));
+                        duplicate.get_or_insert(Duplicate { at: *t });
+                    } else {
+                        *slot = *value as f32;
+                    }
+                }
+            }
+        }
+        duplicate.map_or(Ok(()), Err)
+    }
+
+    /// Marks spells that something other than a query reported, also of a target without any sample.
+    pub fn mark_failing(&mut self, source: Source, target: &TargetId, spells: &[Incident]) {
+        let grid: Vec<Timestamp> = self.times().collect();
+        let failing = spells_to_failing(spells, &grid);
+        if !failing.contains(&true) {
+            return;
+        }
+        let entry = self
+            .targets
+            .entry(target.clone())
+            .or_insert_with(|| TargetHistory::new(self.signals, self.steps));
+        for index in (0..self.steps).filter(|&index| failing[index]) {
+            entry.seen[index] = true;
+            entry.fails(index, source);
+        }
+    }
+}
+
+impl TargetHistory {
+    fn new(signals: usize, steps: usize) -> Self {
+        Self {
+            labels: Vec::new(),
+            columns: vec![vec![f32::NAN; steps]; signals],
+            failing: vec![None; steps],
+            excluded: vec![false; steps],
+            seen: vec![false; steps],
+            disputed: HashSet::new(),
+        }
+    }
+
+    fn fails(&mut self, index: usize, source: Source) {
+        let slot = &mut self.failing[index];
+        *slot = Some(slot.map_or(source, |known| known.min(source)));
+    }
+
+    pub fn column(&self, signal: usize) -> &[f32] {
+        &self.columns[signal]
+    }
+
+    /// The samples of all signals at one grid point; NaN = missing.
+    pub fn samples(&self, index: usize) -> impl Iterator<Item = f32> + '_ {
+        self.columns.iter().map(move |column| column[index])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_secs(60 * minute)
+    }
+
+    fn history() -> History {
+        History::new(1, at(100), at(104), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn samples_land_on_the_grid_and_gaps_stay_missing() {
+        let mut history = history();
+        let target = TargetId::new("a");
+        history
+            .insert(
+                Column::Signal(0),
+                target.clone(),
+                vec![],
+                &[
+                    (at(99), 9.0),
+                    (at(100), 1.0),
+                    (at(104), 5.0),
+                    (at(105), 9.0),
+                ],
+            )
+            .unwrap();
+        let column = history.targets()[&target].column(0);
+        assert_eq!(history.steps(), 5);
+        assert_eq!(column[0], 1.0);
+        assert!(column[1..4].iter().all(|v| v.is_nan()));
+        assert_eq!(column[4], 5.0);
+        assert_eq!(
+            history.targets()[&target].seen,
+            [true, false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn two_series_of_one_target_may_follow_each_other_but_not_overlap() {
+        let mut history = history();
+        let target = TargetId::new("a");
+        let mut insert = |samples: &[(Timestamp, f64)]| {
+            history.insert(Column::Signal(0), target.clone(), vec![], samples)
+        };
+        assert_eq!(insert(&[(at(100), 1.0), (at(101), 1.0)]), Ok(()));
+        assert_eq!(insert(&[(at(102), 2.0)]), Ok(()));
+        assert_eq!(insert(&[(at(101), 3.0)]), Err(Duplicate { at: at(101) }));
+        assert!(history.targets()[&target].column(0)[1].is_nan());
+    }
+
+    #[test]
+    fn a_third_series_does_not_settle_what_two_disputed() {
+        let mut history = history();
+        let target = TargetId::new("a");
+        let mut insert = |value| {
+            history.insert(
+                Column::Signal(0),
+                target.clone(),
+                vec![],
+                &[(at(101), value)],
+            )
+        };
+        assert_eq!(insert(1.0), Ok(()));
+        assert_eq!(insert(2.0), Err(Duplicate { at: at(101) }));
+        assert_eq!(insert(3.0), Err(Duplicate { at: at(101) }));
+        assert!(history.targets()[&target].column(0)[1].is_nan());
+    }
+
+    #[test]
+    fn a_spell_covers_the_grid_points_inside_it() {
+        let mut history = history();
+        let target = TargetId::new("a");
+        history
+            .insert(
+                Column::Failing(Source::Alerts),
+                target.clone(),
+                vec![],
+                &[(at(102), 1.0)],
+            )
+            .unwrap();
+        let spell = |start, end| Incident {
+            start,
+            end: Some(end),
+        };
+        history.mark_failing(
+            Source::Webhook,
+            &target,
+            &[
+                spell(Timestamp(at(101).0 - 1), at(103)),
+                spell(at(0), at(1)),
+                spell(at(200), at(300)),
+            ],
+        );
+        assert_eq!(
+            history.targets()[&target].failing,
+            [
+                None,
+                Some(Source::Webhook),
+                Some(Source::Alerts),
+                None,
+                None
+            ],
+            "Prometheus' own word counts before the webhook's"
+        );
+        assert_eq!(
+            history.targets()[&target].seen,
+            [false, true, true, false, false]
+        );
+    }
+}

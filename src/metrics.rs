@@ -1,0 +1,852 @@
+//! What `/metrics` shows: forewarn's own health from a registry, and the families
+//! per target written from the last snapshot, so that a scrape neither queries nor scores.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+use serde::Serialize;
+
+use crate::assessment::Snapshot;
+use crate::bundle::Bundle;
+use crate::scoreboard::Summary;
+use crate::time::Timestamp;
+use crate::types::{Signal, Source, TargetState};
+
+/// Reasons published per target.
+const CONTRIBUTIONS: usize = 3;
+
+/// How a query can end: `QueryError::kind`, or well.
+const QUERY_RESULTS: [&str; 8] = [
+    "success",
+    "unreachable",
+    "timeout",
+    "bad_query",
+    "unauthorized",
+    "overloaded",
+    "protocol",
+    "too_large",
+];
+
+/// Counters and gauges that the components set; fixed names, known series start at 0.
+pub struct Metrics {
+    registry: Registry,
+    /// source: cycle, api, batch
+    pub predictions: IntCounterVec,
+    pub prediction_duration: Histogram,
+    prometheus_up: IntGaugeVec,
+    /// result: success, or the kind of the error
+    pub queries: IntCounterVec,
+    pub query_duration: Histogram,
+    pub query_warnings: IntCounter,
+    /// signal: the configured ones
+    pub signal_series: IntGaugeVec,
+    /// phase: query, score, publish
+    pub cycle_duration: HistogramVec,
+    cycles: IntCounter,
+    pub cycles_missed: IntCounter,
+    cycle_last_success_timestamp: GaugeVec,
+    /// result: stored, duplicate, own, malformed, failed
+    pub webhook_alerts: IntCounterVec,
+    pub webhook_truncated_alerts: IntCounter,
+    /// source: query, alerts, webhook
+    pub incidents: IntCounterVec,
+    pub config_reload: Reload,
+    pub model_reload: Reload,
+}
+
+/// The pair of gauges that tells how the last reload went.
+pub struct Reload {
+    successful: IntGauge,
+    success_timestamp: Gauge,
+}
+
+impl Reload {
+    pub fn succeeded(&self, at: Timestamp) {
+        self.successful.set(1);
+        self.success_timestamp.set(at.as_secs_f64());
+    }
+
+    pub fn failed(&self) {
+        self.successful.set(0);
+    }
+}
+
+/// What the metrics, the API and the status page tell about the served model.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct ModelCard {
+    pub model_id: String,
+    /// simulated, history or imported
+    pub model_origin: String,
+    pub horizon_seconds: f64,
+    pub step_seconds: f64,
+    /// RFC 3339
+    pub trained_until: String,
+    #[serde(skip)]
+    pub trained: Timestamp,
+    /// The threshold that the alarm budget gives.
+    pub alert_threshold: f64,
+    /// Share of rows with an incident within the horizon.
+    pub base_rate: f64,
+    #[schema(value_type = Vec<Object>)]
+    pub signals: Vec<Signal>,
+    pub features: Vec<String>,
+}
+
+impl ModelCard {
+    pub fn of(bundle: &Bundle) -> Self {
+        let manifest = &bundle.manifest;
+        Self {
+            model_id: manifest.id.clone(),
+            model_origin: manifest.origin.name().to_string(),
+            horizon_seconds: manifest.horizon_seconds,
+            step_seconds: manifest.step_seconds,
+            trained_until: manifest.training.end.clone(),
+            trained: manifest.trained_until().unwrap_or(Timestamp(0)),
+            alert_threshold: manifest.threshold.probability,
+            base_rate: manifest.training.base_rate,
+            signals: bundle.catalogue.signals().to_vec(),
+            features: bundle.catalogue.names(),
+        }
+    }
+}
+
+/// The two exposition formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format that an `Accept` header prefers; text 0.0.4 when it does not say.
+    pub fn negotiate(accept: &str) -> Self {
+        let mut best = (0.0, Format::Text);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default();
+            let parameters: Vec<(&str, &str)> = parts.filter_map(|p| p.split_once('=')).collect();
+            let parameter = |name| parameters.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
+            let quality: f64 = parameter("q").map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            let version = parameter("version");
+            let format = match media {
+                "application/openmetrics-text" if matches!(version, None | Some("1.0.0")) => {
+                    Format::OpenMetrics
+                }
+                "text/plain" | "text/*" | "*/*" => Format::Text,
+                _ => continue,
+            };
+            if quality > best.0 {
+                best = (quality, format);
+            }
+        }
+        best.1
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers every family; `signals` are the configured ones.
+    pub fn new(signals: &[Signal], now: Timestamp) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let r = &registry;
+        r.register(Box::new(ProcessCollector::for_self()))?;
+        let build = int_gauge_vec(
+            r,
+            "forewarn_build_info",
+            "Version and source revision of this binary; always 1.",
+            &["version", "revision"],
+        )?;
+        build
+            .with_label_values(&[
+                env!("CARGO_PKG_VERSION"),
+                option_env!("FOREWARN_REVISION").unwrap_or("unknown"),
+            ])
+            .set(1);
+        let signal_series = int_gauge_vec(
+            r,
+            "forewarn_signal_series",
+            "Series that the signal's query returned; computed by the background cycle.",
+            &["signal"],
+        )?;
+        for signal in signals {
+            signal_series.with_label_values(&[&signal.name]).set(0);
+        }
+        let metrics = Self {
+            predictions: counters(
+                r,
+                "predictions_total",
+                "Predictions made, by who asked for them.",
+                "source",
+                &["cycle", "api", "batch"],
+            )?,
+            prediction_duration: registered(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "prediction_duration_seconds",
+                        "Time to score one request, one batch or one cycle.",
+                    )
+                    .buckets(vec![
+                        1e-5, 2.5e-5, 1e-4, 2.5e-4, 1e-3, 2.5e-3, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5,
+                    ]),
+                )?,
+            )?,
+            prometheus_up: int_gauge_vec(
+                r,
+                "forewarn_prometheus_up",
+                "Whether the last cycle could query Prometheus (1) or not (0); absent before the first.",
+                &[],
+            )?,
+            queries: counters(
+                r,
+                "forewarn_queries_total",
+                "Queries sent to Prometheus, by result.",
+                "result",
+                &QUERY_RESULTS,
+            )?,
+            query_duration: registered(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "forewarn_query_duration_seconds",
+                        "Time of one query to Prometheus, retries included.",
+                    )
+                    .buckets(vec![
+                        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                    ]),
+                )?,
+            )?,
+            query_warnings: counter(
+                r,
+                "forewarn_query_warnings_total",
+                "Warnings in answers of Prometheus; partial data is among them.",
+            )?,
+            signal_series,
+            cycle_duration: registered(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "forewarn_cycle_duration_seconds",
+                        "Time of one background cycle, by phase.",
+                    )
+                    .buckets(vec![
+                        0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+                    ]),
+                    &["phase"],
+                )?,
+            )?,
+            cycles: counter(
+                r,
+                "forewarn_cycles_total",
+                "Background cycles that scored; those without an answer of Prometheus do not count.",
+            )?,
+            cycles_missed: counter(
+                r,
+                "forewarn_cycles_missed_total",
+                "Grid points passed over because the cycle before took too long.",
+            )?,
+            cycle_last_success_timestamp: registered(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "forewarn_cycle_last_success_timestamp_seconds",
+                        "Evaluation time of the last background cycle that scored; absent before the first.",
+                    ),
+                    &[],
+                )?,
+            )?,
+            webhook_alerts: counters(
+                r,
+                "forewarn_webhook_alerts_total",
+                "Alerts received from Alertmanager, by what became of them; malformed and failed count requests.",
+                "result",
+                &["stored", "duplicate", "own", "malformed", "failed"],
+            )?,
+            webhook_truncated_alerts: counter(
+                r,
+                "forewarn_webhook_truncated_alerts_total",
+                "Alerts that Alertmanager left out of its webhooks (max_alerts).",
+            )?,
+            incidents: counters(
+                r,
+                "forewarn_incidents_total",
+                "Incidents of targets that began, by where they were seen.",
+                "source",
+                &Source::ALL.map(Source::name),
+            )?,
+            config_reload: reload(r, "config", "configuration")?,
+            model_reload: reload(r, "model", "model")?,
+            registry,
+        };
+        for phase in ["query", "score", "publish"] {
+            metrics.cycle_duration.with_label_values(&[phase]);
+        }
+        metrics.config_reload.succeeded(now);
+        Ok(metrics)
+    }
+
+    /// Whether the cycle that just ran got an answer from Prometheus.
+    pub fn set_prometheus_up(&self, up: bool) {
+        let none: [&str; 0] = [];
+        self.prometheus_up
+            .with_label_values(&none)
+            .set(i64::from(up));
+    }
+
+    /// A cycle scored at `t`.
+    pub fn cycle_succeeded(&self, t: Timestamp) {
+        let none: [&str; 0] = [];
+        self.cycles.inc();
+        self.cycle_last_success_timestamp
+            .with_label_values(&none)
+            .set(t.as_secs_f64());
+    }
+
+    /// The whole exposition.
+    pub fn render(
+        &self,
+        snapshot: Option<&Snapshot>,
+        model: Option<&ModelCard>,
+        format: Format,
+    ) -> String {
+        let mut out = Exposition {
+            openmetrics: format == Format::OpenMetrics,
+            base: String::new(),
+            text: String::with_capacity(16 * 1024),
+        };
+        if let Some(snapshot) = snapshot {
+            targets(&mut out, snapshot, model);
+        }
+        let none = Summary::default();
+        scoreboard(&mut out, snapshot.map_or(&none, |s| &s.scoreboard));
+        if let Some(card) = model {
+            served_model(&mut out, card);
+        }
+        for family in self.registry.gather() {
+            out.registered(&family);
+        }
+        if out.openmetrics {
+            out.text.push_str("# EOF\n");
+        }
+        out.text
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    registered(registry, IntCounter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    registered(registry, Gauge::new(name, help)?)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let family = registered(
+        registry,
+        IntCounterVec::new(Opts::new(name, help), &[label])?,
+    )?;
+    for value in values {
+        family.with_label_values(&[value]);
+    }
+    Ok(family)
+}
+
+fn int_gauge_vec(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn reload(registry: &Registry, name: &str, what: &str) -> Result<Reload, prometheus::Error> {
+    Ok(Reload {
+        successful: registered(
+            registry,
+            IntGauge::new(
+                format!("forewarn_{name}_last_reload_successful"),
+                format!("Whether the last load of the {what} succeeded (1) or failed (0)."),
+            )?,
+        )?,
+        success_timestamp: gauge(
+            registry,
+            &format!("forewarn_{name}_last_reload_success_timestamp_seconds"),
+            &format!("When the {what} was last loaded; 0 if never."),
+        )?,
+    })
+}
+
+fn targets(out: &mut Exposition, snapshot: &Snapshot, model: Option<&ModelCard>) {
+    out.family(
+        "forewarn_targets",
+        "gauge",
+        "Targets known; computed by the background cycle.",
+    );
+    out.sample("", &[], snapshot.assessments.len() as f64);
+
+    out.family(
+        "failure_probability",
+        "gauge",
+        "Calibrated probability that an incident of this target starts within the horizon; computed by the background cycle, absent while forewarn_target_state says why.",
+    );
+    let mut labels: Vec<(&str, &str)> = Vec::new();
+    for assessment in &snapshot.assessments {
+        if let Some(risk) = &assessment.risk {
+            labels.clear();
+            labels.push(("target", assessment.target.as_str()));
+            labels.extend(
+                assessment
+                    .labels
+                    .iter()
+                    .map(|(n, v)| (n.as_str(), v.as_str())),
+            );
+            out.sample("", &labels, risk.probability);
+        }
+    }
+
+    out.family(
+        "forewarn_target_state",
+        "gauge",
+        "1 for the state that the target is in; computed by the background cycle.",
+    );
+    for assessment in &snapshot.assessments {
+        for state in TargetState::ALL {
+            let labels = [
+                ("target", assessment.target.as_str()),
+                ("state", state.name()),
+            ];
+            out.sample("", &labels, f64::from(u8::from(assessment.state == state)));
+        }
+    }
+
+    out.family(
+        "forewarn_feature_contribution",
+        "gauge",
+        "Log-odds that the strongest features add to the score of a target at risk; computed by the background cycle.",
+    );
+    let at_risk = model.map_or(0.4, |card| card.alert_threshold.min(0.4));
+    for assessment in &snapshot.assessments {
+        let Some(risk) = assessment
+            .risk
+            .as_ref()
+            .filter(|r| r.probability >= at_risk)
+        else {
+            continue;
+        };
+        for reason in risk.reasons.iter().take(CONTRIBUTIONS) {
+            let labels = [
+                ("target", assessment.target.as_str()),
+                ("feature", reason.feature.as_str()),
+            ];
+            out.sample("", &labels, reason.contribution);
+        }
+    }
+}
+
+fn scoreboard(out: &mut Exposition, summary: &Summary) {
+    out.family(
+        "forewarn_outcomes_total",
+        "counter",
+        "Alarms that proved right, early or false, and incidents that were missed; computed by the background cycle.",
+    );
+    for (outcome, count) in [
+        ("right", summary.right),
+        ("early", summary.early),
+        ("false", summary.r#false),
+        ("missed", summary.missed),
+    ] {
+        out.sample("_total", &[("outcome", outcome)], count as f64);
+    }
+
+    let lead_times = &summary.lead_time_histogram;
+    out.family(
+        "forewarn_lead_time_seconds",
+        "histogram",
+        "Time from the opening of the earliest alarm that covers an incident to its start; computed by the background cycle.",
+    );
+    let mut below = 0;
+    let buckets: Vec<(f64, u64)> = lead_times
+        .bounds
+        .iter()
+        .zip(&lead_times.counts)
+        .map(|(&bound, count)| {
+            below += count;
+            (bound, below)
+        })
+        .collect();
+    out.histogram(&[], &buckets, lead_times.sum, lead_times.count);
+
+    for (name, value, help) in [
+        (
+            "forewarn_precision_ratio",
+            summary.precision,
+            "Right alarms / (right + false) over the rolling window; absent below a minimum count; computed by the background cycle.",
+        ),
+        (
+            "forewarn_recall_ratio",
+            summary.recall,
+            "Foreseen incidents / all over the rolling window; absent below a minimum count; computed by the background cycle.",
+        ),
+        (
+            "forewarn_false_alarms_per_target_week",
+            summary.false_alarms_per_target_week,
+            "False alarms per target and week over the rolling window; computed by the background cycle.",
+        ),
+        (
+            "forewarn_brier_score",
+            summary.brier,
+            "Mean squared error of the probabilities over the rolling window; computed by the background cycle.",
+        ),
+        (
+            "forewarn_calibration_error",
+            summary.calibration_error,
+            "Expected calibration error over the rolling window; computed by the background cycle.",
+        ),
+    ] {
+        if let Some(value) = value {
+            out.family(name, "gauge", help);
+            out.sample("", &[], value);
+        }
+    }
+}
+
+fn served_model(out: &mut Exposition, card: &ModelCard) {
+    out.family(
+        "forewarn_alert_threshold",
+        "gauge",
+        "Probability from which the alarm budget allows an alarm.",
+    );
+    out.sample("", &[], card.alert_threshold);
+    out.family(
+        "forewarn_horizon_seconds",
+        "gauge",
+        "How far ahead the probability looks.",
+    );
+    out.sample("", &[], card.horizon_seconds);
+    out.family(
+        "forewarn_model_info",
+        "gauge",
+        "The served model; always 1.",
+    );
+    let horizon = crate::time::format_duration(Duration::from_secs_f64(card.horizon_seconds));
+    let labels = [
+        ("model_id", card.model_id.as_str()),
+        ("origin", card.model_origin.as_str()),
+        ("horizon", &horizon),
+        ("features", &card.features.len().to_string()),
+    ];
+    out.sample("", &labels, 1.0);
+    out.family(
+        "forewarn_model_trained_timestamp_seconds",
+        "gauge",
+        "When the served model was trained.",
+    );
+    out.sample("", &[], card.trained.as_secs_f64());
+}
+
+/// Writer of either format; samples belong to the family begun last.
+struct Exposition {
+    openmetrics: bool,
+    /// Name of the current family, without `_total`.
+    base: String,
+    text: String,
+}
+
+impl Exposition {
+    /// `name` is the name that Prometheus stores, so a counter's ends in `_total`.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let base = if kind == "counter" {
+            name.strip_suffix("_total").unwrap_or(name)
+        } else {
+            name
+        };
+        self.base.clear();
+        self.base.push_str(base);
+        let shown = if self.openmetrics { base } else { name };
+        let _ = write!(self.text, "# HELP {shown} ");
+        escape(&mut self.text, help, self.openmetrics);
+        let _ = write!(self.text, "\n# TYPE {shown} {kind}\n");
+        if self.openmetrics
+            && let Some(unit) = ["seconds", "bytes", "ratio"]
+                .into_iter()
+                .find(|unit| base.ends_with(unit))
+        {
+            let _ = writeln!(self.text, "# UNIT {shown} {unit}");
+        }
+    }
+
+    fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: f64) {
+        let _ = write!(self.text, "{}{suffix}", self.base);
+        for (i, (name, value)) in labels.iter().enumerate() {
+            let _ = write!(self.text, "{}{name}=\"", if i == 0 { '{' } else { ',' });
+            escape(&mut self.text, value, true);
+            self.text.push('"');
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        self.text.push(' ');
+        push_number(&mut self.text, value);
+        self.text.push('\n');
+    }
+
+    /// `buckets` are upper bounds with cumulative counts.
+    fn histogram(&mut self, labels: &[(&str, &str)], buckets: &[(f64, u64)], sum: f64, count: u64) {
+        for (bound, below) in buckets.iter().copied().chain([(f64::INFINITY, count)]) {
+            let mut le = String::new();
+            if self.openmetrics && bound.is_finite() {
+                let _ = write!(le, "{bound:?}");
+            } else {
+                push_number(&mut le, bound);
+            }
+            let labels = [labels, &[("le", le.as_str())]].concat();
+            self.sample("_bucket", &labels, below as f64);
+        }
+        self.sample("_sum", labels, sum);
+        self.sample("_count", labels, count as f64);
+    }
+
+    fn registered(&mut self, family: &MetricFamily) {
+        let (kind, suffix) = match family.get_field_type() {
+            MetricType::COUNTER => ("counter", "_total"),
+            MetricType::HISTOGRAM => ("histogram", ""),
+            _ => ("gauge", ""),
+        };
+        self.family(family.name(), kind, family.help());
+        for metric in family.get_metric() {
+            let labels: Vec<(&str, &str)> = metric
+                .get_label()
+                .iter()
+                .map(|pair| (pair.name(), pair.value()))
+                .collect();
+            if kind == "histogram" {
+                let histogram = metric.get_histogram();
+                let buckets: Vec<(f64, u64)> = histogram
+                    .get_bucket()
+                    .iter()
+                    .map(|b| (b.upper_bound(), b.cumulative_count()))
+                    .filter(|(bound, _)| bound.is_finite())
+                    .collect();
+                self.histogram(
+                    &labels,
+                    &buckets,
+                    histogram.get_sample_sum(),
+                    histogram.get_sample_count(),
+                );
+            } else {
+                let value = match kind {
+                    "counter" => metric.get_counter().get_value(),
+                    _ => metric.get_gauge().get_value(),
+                };
+                self.sample(suffix, &labels, value);
+            }
+        }
+    }
+}
+
+fn push_number(out: &mut String, value: f64) {
+    if value.is_infinite() {
+        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else {
+        let _ = write!(out, "{value}");
+    }
+}
+
+fn escape(out: &mut String, text: &str, quotes: bool) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '"' if quotes => out.push_str("\\\""),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::assessment::{Assessment, Reason, Risk};
+    use crate::model::Score;
+    use crate::types::{RiskLevel, TargetId, Unit};
+
+    fn card() -> ModelCard {
+        ModelCard {
+            model_id: "m1".into(),
+            model_origin: "simulated".into(),
+            horizon_seconds: 1800.0,
+            step_seconds: 60.0,
+            trained_until: "1970-01-01T00:00:50Z".into(),
+            trained: Timestamp::from_secs(50),
+            alert_threshold: 0.3,
+            base_rate: 0.01,
+            signals: Vec::new(),
+            features: vec!["a".into(), "b".into()],
+        }
+    }
+
+    fn assessment(target: &str, probability: Option<f64>) -> Assessment {
+        Assessment {
+            target: TargetId::new(target),
+            labels: vec![("job".into(), "app".into())],
+            state: probability.map_or(TargetState::Failing, |_| TargetState::Ok),
+            risk: probability.map(|probability| Risk {
+                probability,
+                score: Score::default(),
+                level: RiskLevel::Low,
+                reasons: (0..5)
+                    .map(|i| Reason {
+                        feature: format!("f{i}"),
+                        value: None,
+                        contribution: 1.5,
+                    })
+                    .collect(),
+            }),
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            at: Timestamp(0),
+            prometheus_up: true,
+            assessments: vec![
+                assessment("a\"\\\nb", Some(0.35)),
+                assessment("calm", Some(0.1)),
+                assessment("down", None),
+            ],
+            windows: HashMap::new(),
+            scoreboard: Summary {
+                right: 3,
+                precision: Some(0.75),
+                ..Summary::default()
+            },
+        }
+    }
+
+    fn render(format: Format) -> String {
+        let signals = [Signal {
+            name: "cpu_usage".into(),
+            unit: Unit::Percent,
+        }];
+        let metrics = Metrics::new(&signals, Timestamp(0)).unwrap();
+        metrics.predictions.with_label_values(&["api"]).inc();
+        metrics.query_duration.observe(0.3);
+        metrics.render(Some(&snapshot()), Some(&card()), format)
+    }
+
+    #[test]
+    fn text_names_every_target_and_escapes_it() {
+        let text = render(Format::Text);
+        for line in [
+            r#"failure_probability{target="a\"\\\nb",job="app"} 0.35"#,
+            r#"forewarn_target_state{target="down",state="failing"} 1"#,
+            r#"forewarn_target_state{target="down",state="ok"} 0"#,
+            r#"forewarn_feature_contribution{target="a\"\\\nb",feature="f2"} 1.5"#,
+            "# TYPE predictions_total counter",
+            r#"forewarn_queries_total{result="timeout"} 0"#,
+            r#"forewarn_incidents_total{source="webhook"} 0"#,
+            r#"predictions_total{source="api"} 1"#,
+            r#"predictions_total{source="cycle"} 0"#,
+            r#"forewarn_outcomes_total{outcome="right"} 3"#,
+            "forewarn_precision_ratio 0.75",
+            "forewarn_targets 3",
+            r#"forewarn_signal_series{signal="cpu_usage"} 0"#,
+            r#"forewarn_cycle_duration_seconds_count{phase="score"} 0"#,
+            r#"forewarn_query_duration_seconds_bucket{le="1"} 1"#,
+            r#"forewarn_model_info{model_id="m1",origin="simulated",horizon="30m",features="2"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+        for absent in [
+            "failure_probability{target=\"down\"",
+            "feature=\"f3\"",
+            "contribution{target=\"calm\"",
+            "forewarn_recall_ratio",
+            "forewarn_prometheus_up",
+            "forewarn_cycle_last_success_timestamp_seconds",
+            "# EOF",
+        ] {
+            assert!(!text.contains(absent), "{absent} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn openmetrics_names_counters_without_total_in_their_type() {
+        let text = render(Format::OpenMetrics);
+        for line in [
+            "# TYPE predictions counter",
+            r#"predictions_total{source="api"} 1"#,
+            "# TYPE forewarn_lead_time_seconds histogram",
+            "# UNIT forewarn_lead_time_seconds seconds",
+            r#"forewarn_query_duration_seconds_bucket{le="1.0"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn every_family_is_declared_once_and_has_help() {
+        let text = render(Format::Text);
+        let mut types: Vec<&str> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+        let helps = text.lines().filter(|l| l.starts_with("# HELP")).count();
+        assert_eq!(types.len(), helps);
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), helps);
+    }
+
+    #[test]
+    fn the_accept_header_chooses_the_format() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        for (accept, format) in [
+            (prometheus, Format::OpenMetrics),
+            ("", Format::Text),
+            ("*/*", Format::Text),
+            ("text/plain", Format::Text),
+            (
+                "application/openmetrics-text; version=1.0.0",
+                Format::OpenMetrics,
+            ),
+            ("application/openmetrics-text;version=0.0.1", Format::Text),
+            (
+                "text/plain, application/openmetrics-text;q=0.3",
+                Format::Text,
+            ),
+            ("application/openmetrics-text;q=0", Format::Text),
+            ("application/openmetrics-text;q=x", Format::Text),
+        ] {
+            assert_eq!(Format::negotiate(accept), format, "{accept}");
+        }
+    }
+}

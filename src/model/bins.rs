@@ -1,0 +1,152 @@
+//! Feature values as histogram bins of one byte, made once for all trees.
+
+use rayon::prelude::*;
+
+use super::Matrix;
+
+/// Code of a missing value.
+pub const MISSING: u8 = 255;
+/// Bins of a column besides the missing one.
+const MAX_BINS: usize = 254;
+/// Cuts are quantiles of at most this many evenly spaced rows.
+const MAX_SAMPLE: usize = 100_000;
+
+/// One column: a value's code is the number of cuts at or below it, so a split
+/// at `cuts[j]` sends codes `0..=j`, that is `x < cuts[j]`, to the left.
+pub struct Column {
+    pub cuts: Vec<f32>,
+    /// One per row of the matrix.
+    pub codes: Vec<u8>,
+}
+
+pub struct Bins {
+    pub columns: Vec<Column>,
+}
+
+impl Bins {
+    /// The cuts come from `rows` only (the rows that may be fitted), the codes are those of all rows.
+    pub fn new(features: &Matrix, rows: &[usize]) -> Self {
+        let columns = (0..features.columns)
+            .into_par_iter()
+            .map(|column| {
+                let value = |row: usize| features.data[row * features.columns + column];
+                let cuts = cuts(rows, value);
+                let codes = (0..features.rows())
+                    .map(|row| code(&cuts, value(row)))
+                    .collect();
+                Column { cuts, codes }
+            })
+            .collect();
+        Self { columns }
+    }
+}
+
+fn code(cuts: &[f32], x: f32) -> u8 {
+    if x.is_nan() {
+        MISSING
+    } else {
+        cuts.partition_point(|cut| *cut <= x) as u8
+    }
+}
+
+fn cuts(rows: &[usize], value: impl Fn(usize) -> f32) -> Vec<f32> {
+    let stride = rows.len().div_ceil(MAX_SAMPLE).max(1);
+    let sample = || rows.iter().step_by(stride).map(|row| value(*row));
+    let mut sorted: Vec<f32> = sample().filter(|x| x.is_finite()).collect();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let runs: Vec<&[f32]> = sorted.chunk_by(|a, b| a == b).collect();
+
+    let mut cuts = Vec::new();
+    let mut unbinned = sorted.len();
+    let mut held = 0;
+    for pair in runs.windows(2) {
+        // One bin stays free for what lies above the last cut of "present or missing".
+        let bins_left = MAX_BINS - 1 - cuts.len();
+        if bins_left <= 1 {
+            break;
+        }
+        held += pair[0].len();
+        let target = unbinned.div_ceil(bins_left);
+        // A value frequent enough to fill a bin gets one of its own.
+        if runs.len() < MAX_BINS || held >= target || pair[1].len() >= target {
+            cuts.push(between(pair[0][0], pair[1][0]));
+            unbinned -= held;
+            held = 0;
+        }
+    }
+    if !sorted.is_empty() && sample().any(f32::is_nan) {
+        // Lets a split separate "present" from "missing".
+        cuts.push(f32::MAX);
+    }
+    cuts
+}
+
+/// A threshold with `low < threshold <= high`.
+fn between(low: f32, high: f32) -> f32 {
+    let middle = low + (high - low) / 2.0;
+    if middle > low && middle <= high {
+        middle
+    } else {
+        high
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bin(values: &[f32]) -> Column {
+        let features = Matrix {
+            columns: 1,
+            data: values.to_vec(),
+        };
+        let rows: Vec<usize> = (0..values.len()).collect();
+        Bins::new(&features, &rows).columns.remove(0)
+    }
+
+    #[test]
+    fn codes_agree_with_thresholds_on_every_value() {
+        let mut values: Vec<f32> = (0..3000)
+            .map(|i| ((i * 7919) % 1000) as f32 / 7.0)
+            .collect();
+        values.extend([
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            1.0e-45,
+            -0.0,
+            0.0,
+        ]);
+        values.extend([5.0; 2000]);
+        let column = bin(&values);
+        assert!(column.cuts.len() < MAX_BINS, "{}", column.cuts.len());
+        assert!(column.cuts.len() > 200, "{}", column.cuts.len());
+        assert!(column.cuts.is_sorted());
+        for (x, code) in values.iter().zip(&column.codes) {
+            for (j, cut) in column.cuts.iter().enumerate() {
+                assert_eq!(*code as usize <= j, *x < *cut, "value {x}, cut {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn distinct_values_have_bins_of_their_own() {
+        assert_eq!(bin(&[1.0, 2.0, 2.0, 4.0]).cuts, [1.5, 3.0]);
+        assert_eq!(bin(&[1.0, f32::NAN]).cuts, [f32::MAX]);
+        assert!(bin(&[3.0; 9]).cuts.is_empty());
+        assert!(bin(&[f32::NAN; 9]).cuts.is_empty());
+        let close = f32::from_bits(1.0f32.to_bits() + 1);
+        assert_eq!(bin(&[1.0, close]).cuts, [close]);
+        let many: Vec<f32> = (0..253).map(|i| i as f32).collect();
+        assert_eq!(bin(&many).cuts.len(), 252);
+    }
+
+    #[test]
+    fn a_frequent_value_does_not_swallow_its_neighbours() {
+        let mut values = vec![0.0; 10_000];
+        values.extend((1..=1000).map(|i| i as f32));
+        let column = bin(&values);
+        assert_eq!(column.cuts[0], 0.5);
+        assert!(column.cuts.len() > 200, "{}", column.cuts.len());
+    }
+}

@@ -1,0 +1,1237 @@
+//! Fits, stacks, calibrates, scores and explains the three members.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::bins::Bins;
+use super::boosted::{self, Data};
+use super::calibration::Calibration;
+use super::logistic::{self, Linear};
+use super::newton::{self, Line};
+use super::tree::MAX_COLUMNS;
+use super::xgboost_json::{self, LoadError, Objective, TreeModel, check_columns};
+use super::{ForestParams, Imbalance, LogisticParams, Matrix, XgboostParams, forest, logit};
+use crate::types::ServeMember;
+
+const XGBOOST: &str = "xgboost.json";
+const FOREST: &str = "random_forest.json";
+const LINEAR: &str = "linear.json";
+const CALIBRATION: &str = "calibration.json";
+
+/// Out-of-fold positives below which the stack is not fitted.
+const STACK_POSITIVES: usize = 20;
+/// Ridge of the stack over standardised inputs, against rows in the tens of thousands.
+const STACK_RIDGE: f64 = 1.0;
+/// Rows scored at a time, one core each.
+const BLOCK: usize = 1024;
+
+/// Rows in time order. `weights` undo the sampling of negatives: with them the base rate is the true one.
+pub struct TrainingSet<'a> {
+    pub features: &'a Matrix,
+    pub labels: &'a [bool],
+    pub weights: &'a [f32],
+}
+
+/// Row numbers, each list ascending.
+pub struct Split {
+    /// For stacking, within `fit`.
+    pub folds: Vec<Fold>,
+    pub fit: Vec<usize>,
+    /// Later than `fit`.
+    pub calibrate: Vec<usize>,
+}
+
+/// `validate` is later than `fit`.
+pub struct Fold {
+    pub fit: Vec<usize>,
+    pub validate: Vec<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitParams {
+    pub xgboost: XgboostParams,
+    pub random_forest: ForestParams,
+    pub logistic_regression: LogisticParams,
+    pub imbalance: Imbalance,
+    pub seed: u64,
+}
+
+/// Why no model could be fitted.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum FitError {
+    #[error("there are no rows to {part}; widen the training range")]
+    NoRows { part: &'static str },
+    #[error(
+        "the rows to {part} are of one class only ({positives} positives of {rows} rows with weight); widen the training range or check the failure queries"
+    )]
+    OneClass {
+        part: &'static str,
+        positives: usize,
+        rows: usize,
+    },
+    #[error("weight {weight} of row {row} is not a finite number from 0")]
+    Weight { row: usize, weight: f32 },
+    #[error("every feature of every row is missing; check the signal queries")]
+    AllMissing,
+    #[error("{what}: found {found}, expected {expected}")]
+    Shape {
+        what: &'static str,
+        found: usize,
+        expected: String,
+    },
+    #[error("logistic regression could not be fitted: {reason}")]
+    Logistic { reason: String },
+}
+
+/// Calibrated probabilities, each in [1e-4, 1 - 1e-4].
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Score {
+    pub ensemble: f64,
+    pub xgboost: f64,
+    pub random_forest: f64,
+    pub logistic_regression: f64,
+}
+
+impl Score {
+    pub fn of(&self, member: ServeMember) -> f64 {
+        match member {
+            ServeMember::Ensemble => self.ensemble,
+            ServeMember::Xgboost => self.xgboost,
+            ServeMember::RandomForest => self.random_forest,
+            ServeMember::LogisticRegression => self.logistic_regression,
+        }
+    }
+}
+
+/// What the stack sees of a row: logit, mean share, logit.
+type Inputs = [f64; 3];
+
+#[derive(Clone, Debug, PartialEq)]
+struct Members {
+    xgboost: TreeModel,
+    random_forest: TreeModel,
+    logistic_regression: Linear,
+}
+
+impl Members {
+    fn inputs(&self, row: &[f32]) -> Inputs {
+        [
+            self.xgboost.score(row),
+            self.random_forest.score(row),
+            self.logistic_regression.logit(row),
+        ]
+    }
+
+    /// Bit for bit what `inputs` gives; `rows` is row-major.
+    fn block_inputs(&self, rows: &[f32], columns: usize) -> Vec<Inputs> {
+        let sums = |model: &TreeModel| {
+            let mut sums = vec![model.start(); rows.len() / columns];
+            model.trees.add_sums(rows, columns, &mut sums);
+            sums
+        };
+        let trees = sums(&self.xgboost)
+            .into_iter()
+            .zip(sums(&self.random_forest));
+        let linear = rows
+            .chunks_exact(columns)
+            .map(|row| self.logistic_regression.logit(row));
+        trees
+            .zip(linear)
+            .map(|((xgboost, forest), linear)| [xgboost, forest, linear])
+            .collect()
+    }
+}
+
+/// Log-odds as a weighted sum of the inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Stack {
+    xgboost: f64,
+    random_forest: f64,
+    logistic_regression: f64,
+    intercept: f64,
+}
+
+impl Stack {
+    fn at(&self, inputs: &Inputs) -> f64 {
+        self.intercept
+            + self.xgboost * inputs[0]
+            + self.random_forest * inputs[1]
+            + self.logistic_regression * inputs[2]
+    }
+}
+
+impl From<Line<3>> for Stack {
+    fn from(line: Line<3>) -> Self {
+        let [xgboost, random_forest, logistic_regression] = line.coefficients;
+        Self {
+            xgboost,
+            random_forest,
+            logistic_regression,
+            intercept: line.intercept,
+        }
+    }
+}
+
+/// What each answer is calibrated with, and how the stack weighs its inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Calibrations {
+    stack: Stack,
+    ensemble: Calibration,
+    xgboost: Calibration,
+    random_forest: Calibration,
+    logistic_regression: Calibration,
+}
+
+impl Calibrations {
+    fn score(&self, inputs: &Inputs) -> Score {
+        Score {
+            ensemble: self.ensemble.probability(self.stack.at(inputs)),
+            xgboost: self.xgboost.probability(inputs[0]),
+            random_forest: self.random_forest.probability(share_logit(inputs[1])),
+            logistic_regression: self.logistic_regression.probability(inputs[2]),
+        }
+    }
+}
+
+/// Log-odds of the forest's share, which may be 0 or 1.
+fn share_logit(share: f64) -> f64 {
+    logit(share.clamp(1e-6, 1.0 - 1e-6))
+}
+
+/// The fitted members with stack and calibration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ensemble {
+    columns: usize,
+    members: Members,
+    calibrations: Calibrations,
+}
+
+impl Ensemble {
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// `row` has `columns` values.
+    pub fn score(&self, row: &[f32]) -> Score {
+        self.calibrations.score(&self.members.inputs(row))
+    }
+
+    /// The same as `score` of each row, faster.
+    pub fn score_rows(&self, rows: &Matrix) -> Vec<Score> {
+        rows.data
+            .par_chunks(BLOCK * self.columns)
+            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
+            .map(|inputs| self.calibrations.score(&inputs))
+            .collect()
+    }
+
+    /// Log-odds of the stack before calibration.
+    pub fn stack_score(&self, row: &[f32]) -> f64 {
+        self.calibrations.stack.at(&self.members.inputs(row))
+    }
+
+    /// Adds each column's contribution to the stack's score and returns the bias:
+    /// their sum is `stack_score`. Trees give path contributions (the change of
+    /// the node mean at each split), the linear member its terms.
+    pub fn explain(&self, row: &[f32], contributions: &mut [f64]) -> f64 {
+        let stack = self.calibrations.stack;
+        let Members {
+            xgboost,
+            random_forest,
+            logistic_regression,
+        } = &self.members;
+        stack.intercept
+            + xgboost.explain(row, stack.xgboost, contributions)
+            + random_forest.explain(row, stack.random_forest, contributions)
+            + logistic_regression.explain(row, stack.logistic_regression, contributions)
+    }
+
+    /// Mean of the two tree members' gain shares: sums to 1, or to 0 when no tree ever split.
+    pub fn importance(&self) -> Vec<f64> {
+        let mut shares = self.members.xgboost.trees.importance(self.columns);
+        for (share, other) in shares
+            .iter_mut()
+            .zip(self.members.random_forest.trees.importance(self.columns))
+        {
+            *share += other;
+        }
+        let total: f64 = shares.iter().sum();
+        if total > 0.0 {
+            shares.iter_mut().for_each(|share| *share /= total);
+        }
+        shares
+    }
+
+    /// File names and contents; `names` are the columns.
+    pub fn to_files(&self, names: &[String]) -> BTreeMap<String, Vec<u8>> {
+        let json = |result: serde_json::Result<Vec<u8>>| {
+            result.expect("plain structs cannot fail to serialise")
+        };
+        let linear = LinearFile {
+            columns: names.to_vec(),
+            linear: self.members.logistic_regression.clone(),
+        };
+        BTreeMap::from([
+            (
+                XGBOOST.to_owned(),
+                xgboost_json::write(&self.members.xgboost, names),
+            ),
+            (
+                FOREST.to_owned(),
+                xgboost_json::write(&self.members.random_forest, names),
+            ),
+            (LINEAR.to_owned(), json(serde_json::to_vec(&linear))),
+            (
+                CALIBRATION.to_owned(),
+                json(serde_json::to_vec(&self.calibrations)),
+            ),
+        ])
+    }
+
+    /// Takes what `to_files` gave; scores and explanations come out bit-identical.
+    pub fn from_files(
+        files: &BTreeMap<String, Vec<u8>>,
+        names: &[String],
+    ) -> Result<Self, LoadError> {
+        let bytes = |file: &'static str| {
+            files
+                .get(file)
+                .map(Vec::as_slice)
+                .ok_or(LoadError::Missing { file })
+        };
+        let json = |file: &'static str| {
+            move |error: serde_json::Error| LoadError::Json {
+                file,
+                reason: error.to_string(),
+            }
+        };
+        let LinearFile { columns, linear } =
+            serde_json::from_slice(bytes(LINEAR)?).map_err(json(LINEAR))?;
+        check_columns(LINEAR, &columns, names)?;
+        linear
+            .check(names.len())
+            .map_err(|reason| LoadError::Unsupported {
+                file: LINEAR,
+                reason,
+            })?;
+        let calibrations: Calibrations =
+            serde_json::from_slice(bytes(CALIBRATION)?).map_err(json(CALIBRATION))?;
+        let Calibrations {
+            ensemble,
+            xgboost,
+            random_forest,
+            logistic_regression,
+            ..
+        } = &calibrations;
+        for calibration in [ensemble, xgboost, random_forest, logistic_regression] {
+            calibration
+                .check()
+                .map_err(|reason| LoadError::Unsupported {
+                    file: CALIBRATION,
+                    reason: reason.to_owned(),
+                })?;
+        }
+        Ok(Self {
+            columns: names.len(),
+            members: Members {
+                xgboost: xgboost_json::read(XGBOOST, bytes(XGBOOST)?, Objective::Logistic, names)?,
+                random_forest: xgboost_json::read(
+                    FOREST,
+                    bytes(FOREST)?,
+                    Objective::SquaredError,
+                    names,
+                )?,
+                logistic_regression: linear,
+            },
+            calibrations,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct LinearFile {
+    columns: Vec<String>,
+    linear: Linear,
+}
+
+/// Fits all members on `split.fit`, the stack on what members fitted on the
+/// folds say about rows they have not seen, and calibrates on `split.calibrate`.
+/// `progress` is told a stage and the share of it that is done.
+pub fn fit(
+    set: &TrainingSet,
+    split: &Split,
+    params: &FitParams,
+    progress: &(dyn Fn(&str, f64) + Sync),
+) -> Result<Ensemble, FitError> {
+    check(set, split)?;
+    let fitter = Fitter {
+        set,
+        params,
+        bins: Bins::new(set.features, &split.fit),
+    };
+
+    let folds: Vec<&Fold> = split
+        .folds
+        .iter()
+        .filter(|fold| {
+            check_classes(set, "fit a fold", &fold.fit).is_ok() && !fold.validate.is_empty()
+        })
+        .collect();
+    let mut fitted = Vec::new();
+    let mut losses = Vec::new();
+    for (done, fold) in folds.iter().enumerate() {
+        let rounds = params.xgboost.n_estimators;
+        let (members, fold_losses) =
+            fitter.members(&fold.fit, &fold.validate, rounds, &|_, share| {
+                progress("folds", (done as f64 + share) / folds.len() as f64);
+            })?;
+        fitted.push(members);
+        losses.push(fold_losses);
+    }
+    let rounds = best_rounds(&losses).unwrap_or(params.xgboost.n_estimators);
+    let mut unseen: (Vec<Inputs>, Vec<usize>) = Default::default();
+    for (mut members, fold) in fitted.into_iter().zip(&folds) {
+        members.xgboost.trees.truncate(rounds);
+        unseen.0.extend(fitter.inputs(&members, &fold.validate));
+        unseen.1.extend(&fold.validate);
+    }
+    let (members, _) = fitter.members(&split.fit, &[], rounds, &|stage, share| {
+        progress(stage, share);
+    })?;
+
+    progress("calibration", 0.0);
+    let inputs = fitter.inputs(&members, &split.calibrate);
+    let labels: Vec<bool> = split.calibrate.iter().map(|row| set.labels[*row]).collect();
+    let weights: Vec<f64> = split
+        .calibrate
+        .iter()
+        .map(|row| f64::from(set.weights[*row]))
+        .collect();
+    let stack = stack(set, &unseen.0, &unseen.1).unwrap_or_else(|| equal_stack(&inputs));
+    let calibrate = |score: &dyn Fn(&Inputs) -> f64| {
+        Calibration::fit(
+            &inputs.iter().map(score).collect::<Vec<_>>(),
+            &labels,
+            &weights,
+        )
+    };
+    let calibrations = Calibrations {
+        ensemble: calibrate(&|inputs| stack.at(inputs)),
+        xgboost: calibrate(&|inputs| inputs[0]),
+        random_forest: calibrate(&|inputs| share_logit(inputs[1])),
+        logistic_regression: calibrate(&|inputs| inputs[2]),
+        stack,
+    };
+    progress("calibration", 1.0);
+    Ok(Ensemble {
+        columns: set.features.columns,
+        members,
+        calibrations,
+    })
+}
+
+/// Rounds with the least loss over the validation rows of all folds together: those of one fold hold
+/// too few incidents to say. A fold that stopped early counts with its last loss from there on.
+fn best_rounds(losses: &[Vec<f64>]) -> Option<usize> {
+    let longest = losses.iter().map(Vec::len).max()?;
+    let total = |rounds: &usize| -> f64 {
+        let after = |fold: &Vec<f64>| fold[(*rounds).min(fold.len() - 1)];
+        losses.iter().map(after).sum()
+    };
+    (0..longest).min_by(|a, b| total(a).total_cmp(&total(b)))
+}
+
+/// Logistic regression over inputs of rows that their members had not seen, at
+/// the true base rate; `None` with too few positives.
+fn stack(set: &TrainingSet, inputs: &[Inputs], rows: &[usize]) -> Option<Stack> {
+    let positives = rows.iter().filter(|row| set.labels[**row]).count();
+    if positives < STACK_POSITIVES || positives == rows.len() {
+        return None;
+    }
+    let targets: Vec<f64> = rows
+        .iter()
+        .map(|row| f64::from(u8::from(set.labels[*row])))
+        .collect();
+    let weights: Vec<f64> = rows
+        .iter()
+        .map(|row| f64::from(set.weights[*row]))
+        .collect();
+    let line = newton::fit(inputs, &targets, &weights, STACK_RIDGE);
+    line.coefficients
+        .iter()
+        .any(|c| *c > 0.0)
+        .then(|| line.into())
+}
+
+/// Without folds: the mean of the two logits and of the forest's share, which is
+/// stretched to the spread of the boosted logit because it must stay linear.
+fn equal_stack(inputs: &[Inputs]) -> Stack {
+    let spread = |k: usize| {
+        let mean = inputs.iter().map(|row| row[k]).sum::<f64>() / inputs.len() as f64;
+        (inputs
+            .iter()
+            .map(|row| (row[k] - mean).powi(2))
+            .sum::<f64>()
+            / inputs.len() as f64)
+            .sqrt()
+    };
+    let stretch = if spread(1) > 0.0 {
+        spread(0) / spread(1)
+    } else {
+        0.0
+    };
+    Stack {
+        xgboost: 1.0 / 3.0,
+        random_forest: stretch / 3.0,
+        logistic_regression: 1.0 / 3.0,
+        intercept: 0.0,
+    }
+}
+
+struct Fitter<'a> {
+    set: &'a TrainingSet<'a>,
+    params: &'a FitParams,
+    bins: Bins,
+}
+
+impl Fitter<'_> {
+    /// Also gives the boosted trees' loss over `validate` after each number of rounds.
+    fn members(
+        &self,
+        rows: &[usize],
+        validate: &[usize],
+        rounds: usize,
+        progress: &(dyn Fn(&str, f64) + Sync),
+    ) -> Result<(Members, Vec<f64>), FitError> {
+        let FitParams {
+            xgboost,
+            random_forest,
+            logistic_regression,
+            imbalance,
+            seed,
+        } = self.params;
+        let TrainingSet {
+            features, labels, ..
+        } = self.set;
+        let weights = self.weights(rows, *imbalance);
+        let data = Data {
+            bins: &self.bins,
+            features,
+            labels,
+            weights: &weights,
+        };
+        let xgboost = XgboostParams {
+            n_estimators: rounds,
+            ..xgboost.clone()
+        };
+        let (xgboost, losses) = boosted::fit(&data, rows, validate, &xgboost, &|share| {
+            progress("xgboost", share)
+        });
+        let members = Members {
+            xgboost,
+            random_forest: forest::fit(&data, rows, random_forest, *seed, &|share| {
+                progress("random_forest", share)
+            }),
+            logistic_regression: {
+                let linear = logistic::fit(
+                    features,
+                    labels,
+                    self.set.weights,
+                    rows,
+                    logistic_regression,
+                    *seed,
+                );
+                let linear = linear.map_err(|reason| FitError::Logistic { reason })?;
+                progress("logistic_regression", 1.0);
+                linear
+            },
+        };
+        Ok((members, losses))
+    }
+
+    /// Row weights with class weights, for the tree members. The ratio is the
+    /// square root of that of the classes: with the full one a few positives
+    /// decide whole leaves (boosted trees and forest, 1.4 % positives: average
+    /// precision 0.105 and 0.108 against 0.114 and 0.121). Scaled to a mean of 1 over `rows` so that
+    /// `min_child_weight` does not depend on how negatives were sampled.
+    fn weights(&self, rows: &[usize], imbalance: Imbalance) -> Vec<f32> {
+        let sum = |class: bool| {
+            let of_class = rows.iter().filter(|row| self.set.labels[**row] == class);
+            of_class
+                .map(|row| f64::from(self.set.weights[*row]))
+                .sum::<f64>()
+        };
+        let (positive, negative) = (sum(true), sum(false));
+        let ratio = match imbalance {
+            Imbalance::ClassWeight => (negative / positive).sqrt(),
+            Imbalance::None => 1.0,
+        };
+        let scale = rows.len() as f64 / (positive * ratio + negative);
+        self.set
+            .weights
+            .iter()
+            .zip(self.set.labels)
+            .map(|(weight, label)| {
+                (f64::from(*weight) * scale * if *label { ratio } else { 1.0 }) as f32
+            })
+            .collect()
+    }
+
+    fn inputs(&self, members: &Members, rows: &[usize]) -> Vec<Inputs> {
+        let features = self.set.features;
+        rows.par_chunks(BLOCK)
+            .flat_map_iter(|rows| {
+                let block: Vec<f32> = rows
+                    .iter()
+                    .flat_map(|row| features.row(*row))
+                    .copied()
+                    .collect();
+                members.block_inputs(&block, features.columns)
+            })
+            .collect()
+    }
+}
+
+fn check(set: &TrainingSet, split: &Split) -> Result<(), FitError> {
+    let TrainingSet {
+        features,
+        labels,
+        weights,
+    } = set;
+    let shape = |what, found: usize, expected: String| {
+        Err(FitError::Shape {
+            what,
+            found,
+            expected,
+        })
+    };
+    if !(1..=MAX_COLUMNS).contains(&features.columns) {
+        return shape("columns", features.columns, format!("1 to {MAX_COLUMNS}"));
+    }
+    if features.data.len() != labels.len() * features.columns {
+        return shape(
+            "feature values",
+            features.data.len(),
+            format!("{} labels × {} columns", labels.len(), features.columns),
+        );
+    }
+    if weights.len() != labels.len() {
+        return shape(
+            "weights",
+            weights.len(),
+            format!("one for each of {} labels", labels.len()),
+        );
+    }
+    let folds = split
+        .folds
+        .iter()
+        .flat_map(|fold| [&fold.fit, &fold.validate]);
+    if let Some(row) = folds
+        .chain([&split.fit, &split.calibrate])
+        .flatten()
+        .find(|row| **row >= labels.len())
+    {
+        return shape(
+            "row number in the split",
+            *row,
+            format!("less than {}", labels.len()),
+        );
+    }
+    if let Some(row) = weights
+        .iter()
+        .position(|weight| !weight.is_finite() || *weight < 0.0)
+    {
+        return Err(FitError::Weight {
+            row,
+            weight: weights[row],
+        });
+    }
+    check_classes(set, "fit", &split.fit)?;
+    check_classes(set, "calibrate", &split.calibrate)?;
+    if split
+        .fit
+        .iter()
+        .all(|row| features.row(*row).iter().all(|x| x.is_nan()))
+    {
+        return Err(FitError::AllMissing);
+    }
+    Ok(())
+}
+
+fn check_classes(set: &TrainingSet, part: &'static str, rows: &[usize]) -> Result<(), FitError> {
+    if rows.is_empty() {
+        return Err(FitError::NoRows { part });
+    }
+    let weighted = || rows.iter().filter(|row| set.weights[**row] > 0.0);
+    let positives = weighted().filter(|row| set.labels[**row]).count();
+    let rows = weighted().count();
+    if positives == 0 || positives == rows {
+        return Err(FitError::OneClass {
+            part,
+            positives,
+            rows,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::seq::SliceRandom;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::model::sigmoid;
+
+    type Problem = (Matrix, Vec<bool>, Vec<f32>, Split);
+
+    const COLUMNS: usize = 8;
+    const XOR: (usize, usize) = (0, 1);
+    const LINEAR_COLUMN: usize = 2;
+    const CONSTANT: usize = 5;
+    const ABSENT: usize = 6;
+
+    /// Two columns of XOR, one linear, one whose gaps matter, noise, a constant, nothing, noise with gaps.
+    fn rows(n: usize, seed: u64) -> (Matrix, Vec<bool>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut features = Matrix::new(COLUMNS);
+        let mut labels = Vec::new();
+        for _ in 0..n {
+            let mut row: [f32; COLUMNS] = std::array::from_fn(|_| rng.random_range(-1.0..1.0));
+            row[CONSTANT] = 3.0;
+            row[ABSENT] = f32::NAN;
+            for column in [3, 7] {
+                if rng.random_bool(0.2) {
+                    row[column] = f32::NAN;
+                }
+            }
+            let xor = (row[XOR.0] > 0.0) != (row[XOR.1] > 0.0);
+            let z = -4.5
+                + 3.0 * f64::from(u8::from(xor))
+                + 2.0 * f64::from(row[LINEAR_COLUMN])
+                + 1.5 * f64::from(u8::from(row[3].is_nan()));
+            features.data.extend(row);
+            labels.push(rng.random_bool(sigmoid(z)));
+        }
+        (features, labels)
+    }
+
+    fn params() -> FitParams {
+        FitParams {
+            xgboost: XgboostParams {
+                n_estimators: 40,
+                learning_rate: 0.2,
+                max_depth: 4,
+                min_child_weight: 5.0,
+                lambda: 1.0,
+                early_stopping_rounds: 10,
+            },
+            random_forest: ForestParams {
+                n_estimators: 25,
+                max_depth: 10,
+                min_samples_leaf: 20,
+            },
+            logistic_regression: LogisticParams {
+                alpha: 1.0,
+                max_rows: 2000,
+            },
+            imbalance: Imbalance::ClassWeight,
+            seed: 1,
+        }
+    }
+
+    /// Two folds in the first 80 % of the rows; the rest calibrates.
+    fn split(n: usize) -> Split {
+        let at = |tenths: usize| n * tenths / 10;
+        let fold = |border: usize| Fold {
+            fit: (0..at(border)).collect(),
+            validate: (at(border)..at(border + 2)).collect(),
+        };
+        Split {
+            folds: vec![fold(4), fold(6)],
+            fit: (0..at(8)).collect(),
+            calibrate: (at(8)..n).collect(),
+        }
+    }
+
+    fn fit_quietly(
+        features: &Matrix,
+        labels: &[bool],
+        weights: &[f32],
+        split: &Split,
+        params: &FitParams,
+    ) -> Result<Ensemble, FitError> {
+        fit(
+            &TrainingSet {
+                features,
+                labels,
+                weights,
+            },
+            split,
+            params,
+            &|_, _| {},
+        )
+    }
+
+    fn fitted(n: usize) -> (Ensemble, Matrix, Vec<bool>) {
+        let (features, labels) = rows(n, 1);
+        let ensemble =
+            fit_quietly(&features, &labels, &vec![1.0; n], &split(n), &params()).unwrap();
+        (ensemble, features, labels)
+    }
+
+    fn names() -> Vec<String> {
+        (0..COLUMNS).map(|i| format!("column_{i}")).collect()
+    }
+
+    /// Share of pairs ranked right, ties half.
+    fn roc_auc(scores: &[f64], labels: &[bool]) -> f64 {
+        let of = |class: bool| {
+            scores
+                .iter()
+                .zip(labels)
+                .filter(move |(_, label)| **label == class)
+                .map(|(score, _)| *score)
+        };
+        let mut negatives: Vec<f64> = of(false).collect();
+        negatives.sort_by(f64::total_cmp);
+        let below = |score: f64| {
+            negatives.partition_point(|x| *x < score) + negatives.partition_point(|x| *x <= score)
+        };
+        let right: usize = of(true).map(below).sum();
+        right as f64 / 2.0 / (of(true).count() * negatives.len()) as f64
+    }
+
+    fn member_scores(ensemble: &Ensemble, features: &Matrix, member: ServeMember) -> Vec<f64> {
+        ensemble
+            .score_rows(features)
+            .iter()
+            .map(|score| score.of(member))
+            .collect()
+    }
+
+    #[test]
+    fn every_member_learns_and_is_calibrated_under_either_imbalance_and_sampling() {
+        let (test, truth) = rows(20_000, 2);
+        let base = truth.iter().filter(|label| **label).count() as f64 / truth.len() as f64;
+        let brier = |scores: &[f64]| {
+            scores
+                .iter()
+                .zip(&truth)
+                .map(|(p, y)| (p - f64::from(u8::from(*y))).powi(2))
+                .sum::<f64>()
+                / truth.len() as f64
+        };
+        let (features, labels) = rows(20_000, 1);
+        let everything = split(20_000);
+        let kept = |rows: &[usize]| {
+            rows.iter()
+                .copied()
+                .filter(|row| labels[*row] || row % 3 == 0)
+                .collect::<Vec<_>>()
+        };
+        let thinned = Split {
+            folds: everything
+                .folds
+                .iter()
+                .map(|fold| Fold {
+                    fit: kept(&fold.fit),
+                    validate: kept(&fold.validate),
+                })
+                .collect(),
+            fit: kept(&everything.fit),
+            calibrate: kept(&everything.calibrate),
+        };
+        let ones = vec![1.0; labels.len()];
+        let thirds: Vec<f32> = labels
+            .iter()
+            .map(|label| if *label { 1.0 } else { 3.0 })
+            .collect();
+        for (split, weights, imbalance) in [
+            (&everything, &ones, Imbalance::ClassWeight),
+            (&everything, &ones, Imbalance::None),
+            (&thinned, &thirds, Imbalance::ClassWeight),
+        ] {
+            let ensemble = fit_quietly(
+                &features,
+                &labels,
+                weights,
+                split,
+                &FitParams {
+                    imbalance,
+                    ..params()
+                },
+            )
+            .unwrap();
+            for (member, least) in [
+                (ServeMember::Ensemble, 0.84),
+                (ServeMember::Xgboost, 0.83),
+                (ServeMember::RandomForest, 0.81),
+                (ServeMember::LogisticRegression, 0.70),
+            ] {
+                let scores = member_scores(&ensemble, &test, member);
+                let auc = roc_auc(&scores, &truth);
+                assert!(auc > least, "{member:?} with {imbalance:?}: ROC AUC {auc}");
+                assert!(
+                    brier(&scores) < base * (1.0 - base) - 1e-3,
+                    "{member:?} is worse than the base rate"
+                );
+                let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+                assert!(
+                    (mean / base - 1.0).abs() < 0.12,
+                    "{member:?} with {imbalance:?}: mean {mean}, base rate {base}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn permuted_labels_teach_nothing() {
+        let (features, mut labels) = rows(8000, 1);
+        labels.shuffle(&mut ChaCha8Rng::seed_from_u64(3));
+        let ensemble =
+            fit_quietly(&features, &labels, &[1.0; 8000], &split(8000), &params()).unwrap();
+        let (test, truth) = rows(20_000, 2);
+        for member in ServeMember::ALL {
+            let auc = roc_auc(&member_scores(&ensemble, &test, member), &truth);
+            assert!((auc - 0.5).abs() < 0.12, "{member:?}: {auc}");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
+        let files = |threads: usize, seed: u64| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let (features, labels) = rows(12_000, 1);
+            let params = FitParams { seed, ..params() };
+            pool.install(|| {
+                fit_quietly(&features, &labels, &[1.0; 12_000], &split(12_000), &params)
+                    .unwrap()
+                    .to_files(&names())
+            })
+        };
+        assert_eq!(files(1, 7), files(2, 7));
+        assert_ne!(files(2, 7), files(2, 8));
+    }
+
+    #[test]
+    fn the_order_of_rows_hardly_matters() {
+        let (ensemble, features, labels) = fitted(12_000);
+        // Within the parts only, which stay in time order.
+        let mut order: Vec<usize> = (0..12_000).collect();
+        for part in order.chunks_mut(2400) {
+            part.shuffle(&mut ChaCha8Rng::seed_from_u64(4));
+        }
+        let shuffled = Matrix {
+            columns: COLUMNS,
+            data: order
+                .iter()
+                .flat_map(|row| features.row(*row))
+                .copied()
+                .collect(),
+        };
+        let relabelled: Vec<bool> = order.iter().map(|row| labels[*row]).collect();
+        let other = fit_quietly(
+            &shuffled,
+            &relabelled,
+            &[1.0; 12_000],
+            &split(12_000),
+            &params(),
+        )
+        .unwrap();
+        let (test, truth) = rows(10_000, 2);
+        for member in ServeMember::ALL {
+            let auc =
+                |ensemble: &Ensemble| roc_auc(&member_scores(ensemble, &test, member), &truth);
+            assert!((auc(&ensemble) - auc(&other)).abs() < 0.01, "{member:?}");
+        }
+    }
+
+    #[test]
+    fn contributions_and_bias_are_the_stack_score() {
+        let (ensemble, features, _) = fitted(6000);
+        for i in 0..300 {
+            let row = features.row(i);
+            let mut contributions = [0.0; COLUMNS];
+            let bias = ensemble.explain(row, &mut contributions);
+            let sum = bias + contributions.iter().sum::<f64>();
+            assert!((sum - ensemble.stack_score(row)).abs() < 1e-6);
+            assert_eq!((contributions[CONSTANT], contributions[ABSENT]), (0.0, 0.0));
+        }
+        let importance = ensemble.importance();
+        assert!((importance.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert_eq!((importance[CONSTANT], importance[ABSENT]), (0.0, 0.0));
+        let (xor, noise) = (
+            importance[XOR.0] + importance[XOR.1],
+            importance[4] + importance[7],
+        );
+        assert!(xor > 2.0 * noise, "{importance:?}");
+    }
+
+    #[test]
+    fn blocks_and_files_give_the_same_bits() {
+        let (ensemble, features, _) = fitted(6000);
+        let files = ensemble.to_files(&names());
+        let loaded = Ensemble::from_files(&files, &names()).unwrap();
+        assert_eq!(loaded, ensemble);
+        assert_eq!(loaded.to_files(&names()), files);
+        for (i, score) in loaded.score_rows(&features).into_iter().enumerate() {
+            assert_eq!(score, ensemble.score(features.row(i)));
+        }
+        let mut bounds = ensemble
+            .score_rows(&features)
+            .into_iter()
+            .flat_map(|score| ServeMember::ALL.map(|member| score.of(member)));
+        assert!(bounds.all(|p| (1e-4..=1.0 - 1e-4).contains(&p)));
+    }
+
+    #[test]
+    fn works_without_folds_and_with_few_positives() {
+        let (features, mut labels) = rows(3000, 1);
+        let mut few = split(3000);
+        few.folds.clear();
+        let without = fit_quietly(&features, &labels, &[1.0; 3000], &few, &params()).unwrap();
+        let (test, truth) = rows(10_000, 2);
+        assert!(
+            roc_auc(
+                &member_scores(&without, &test, ServeMember::Ensemble),
+                &truth
+            ) > 0.75
+        );
+        let mut kept = 0;
+        for label in &mut labels[..2400] {
+            kept += usize::from(*label);
+            *label &= kept <= 3;
+        }
+        let ensemble =
+            fit_quietly(&features, &labels, &[1.0; 3000], &split(3000), &params()).unwrap();
+        let score = ensemble.score(features.row(0));
+        assert!(
+            ServeMember::ALL
+                .iter()
+                .all(|member| score.of(*member).is_finite())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_refused_by_name() {
+        let (features, labels) = rows(1000, 1);
+        let good = || {
+            (
+                features.clone(),
+                labels.clone(),
+                vec![1.0f32; 1000],
+                split(1000),
+            )
+        };
+        let check = |change: &dyn Fn(&mut Problem), message: &str| {
+            let mut case = good();
+            change(&mut case);
+            let error = fit_quietly(&case.0, &case.1, &case.2, &case.3, &params())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(message),
+                "{error:?} does not say {message:?}"
+            );
+        };
+        check(&|case| case.3.fit.clear(), "no rows to fit;");
+        check(&|case| case.3.calibrate.clear(), "no rows to calibrate;");
+        check(
+            &|case| case.1.fill(false),
+            "rows to fit are of one class only (0 positives of 800 rows",
+        );
+        check(
+            &|case| case.1[800..].fill(true),
+            "rows to calibrate are of one class only (200 positives of 200",
+        );
+        check(&|case| case.2[17] = f32::NAN, "weight NaN of row 17");
+        check(&|case| case.2[17] = f32::INFINITY, "weight inf of row 17");
+        check(&|case| case.2[17] = -1.0, "weight -1 of row 17");
+        check(
+            &|case| case.0.data.fill(f32::NAN),
+            "every feature of every row is missing",
+        );
+        check(&|case| case.2.truncate(3), "weights: found 3");
+        check(
+            &|case| case.3.fit.push(1000),
+            "row number in the split: found 1000",
+        );
+        check(&|case| case.0.columns = 0, "columns: found 0");
+        check(&|case| case.0.data.truncate(9), "feature values: found 9");
+    }
+
+    #[test]
+    fn infinite_and_huge_features_do_no_harm() {
+        let (mut features, labels) = rows(4000, 1);
+        for (i, x) in [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN]
+            .into_iter()
+            .cycle()
+            .take(400)
+            .enumerate()
+        {
+            features.data[i * 9 * COLUMNS + i % 5] = x;
+        }
+        let ensemble =
+            fit_quietly(&features, &labels, &[1.0; 4000], &split(4000), &params()).unwrap();
+        assert!(
+            ensemble
+                .score_rows(&features)
+                .iter()
+                .all(|score| score.ensemble.is_finite() && score.logistic_regression.is_finite())
+        );
+    }
+
+    #[test]
+    fn foreign_and_damaged_files_are_refused() {
+        let (ensemble, ..) = fitted(2000);
+        let files = ensemble.to_files(&names());
+        let check = |file: &str, change: &dyn Fn(&str) -> String, message: &str| {
+            let mut changed = files.clone();
+            let text = change(std::str::from_utf8(&files[file]).unwrap());
+            changed.insert(file.to_owned(), text.into_bytes());
+            let error = Ensemble::from_files(&changed, &names())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(message),
+                "{error:?} does not say {message:?}"
+            );
+        };
+        let replace = |from: &'static str, to: &'static str| {
+            move |text: &str| {
+                assert!(text.contains(from), "{from}");
+                text.replacen(from, to, 1)
+            }
+        };
+        for file in files.keys() {
+            check(
+                file,
+                &|text| text[..text.len() / 2].to_owned(),
+                "not a model file of the expected form: EOF",
+            );
+            check(
+                file,
+                &|_| "[]".to_owned(),
+                "not a model file of the expected form",
+            );
+            let mut fewer = files.clone();
+            fewer.remove(file);
+            let error = Ensemble::from_files(&fewer, &names()).unwrap_err();
+            assert_eq!(error.to_string(), format!("{file} is missing in the model"));
+        }
+        for file in [XGBOOST, FOREST, LINEAR] {
+            check(
+                file,
+                &replace("\"column_3\"", "\"other\""),
+                "column 4 is `other`, expected `column_3`",
+            );
+        }
+        check(
+            XGBOOST,
+            &replace("binary:logistic", "rank:ndcg"),
+            "its objective is rank:ndcg, expected binary:logistic",
+        );
+        check(
+            XGBOOST,
+            &replace("gbtree\"", "dart\""),
+            "its booster is dart",
+        );
+        check(
+            XGBOOST,
+            &replace("\"num_class\":\"0\"", "\"num_class\":\"3\""),
+            "it has 3 classes",
+        );
+        check(
+            XGBOOST,
+            &replace("\"base_score\":\"", "\"base_score\":\"7"),
+            "is not a usable number",
+        );
+        check(
+            XGBOOST,
+            &replace("\"left_children\":[1,", "\"left_children\":[0,"),
+            "node 0 is reached twice",
+        );
+        check(
+            XGBOOST,
+            &replace("\"left_children\":[1,", "\"left_children\":[2,"),
+            "reached twice",
+        );
+        check(
+            XGBOOST,
+            &replace("\"left_children\":[1,", "\"left_children\":[9999,"),
+            "has children 9999 and 2",
+        );
+        check(
+            XGBOOST,
+            &replace("\"left_children\":[1,", "\"left_children\":[-1,"),
+            "has children -1 and 2",
+        );
+        check(
+            XGBOOST,
+            &replace("\"left_children\":[1,", "\"left_children\":["),
+            "left_children has",
+        );
+        check(
+            XGBOOST,
+            &replace("\"split_indices\":[", "\"split_indices\":[1"),
+            "splits on column 1",
+        );
+        check(
+            XGBOOST,
+            &replace("\"split_type\":[0", "\"split_type\":[1"),
+            "splits on categories",
+        );
+        check(
+            XGBOOST,
+            &replace("\"split_conditions\":[", "\"split_conditions\":[1e39,"),
+            "number out of range",
+        );
+        check(
+            XGBOOST,
+            &replace("\"default_left\":[", "\"default_left\":[7,"),
+            "7 is neither 0 nor 1",
+        );
+        check(
+            LINEAR,
+            &replace(
+                "{\"median\"",
+                "{\"median\":0,\"mean\":0,\"scale\":1,\"weight\":0},{\"median\"",
+            ),
+            "it has 9 terms, expected 8",
+        );
+        check(
+            CALIBRATION,
+            &replace("\"slope\":", "\"slope\":-"),
+            "the slope must be",
+        );
+
+        // Any single damaged byte: an error or a model that still answers.
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        for file in files.keys() {
+            for _ in 0..100 {
+                let mut damaged = files.clone();
+                if let Some(bytes) = damaged.get_mut(file) {
+                    let at = rng.random_range(0..bytes.len());
+                    bytes[at] = b"0123456789-.,[]{}\"e"[rng.random_range(0..19)];
+                }
+                if let Ok(ensemble) = Ensemble::from_files(&damaged, &names()) {
+                    assert!(ensemble.score(&[f32::NAN; COLUMNS]).ensemble.is_finite());
+                }
+            }
+        }
+
+        let fewer = &names()[..7];
+        let error = Ensemble::from_files(&files, fewer).unwrap_err().to_string();
+        assert!(
+            error.contains("column 8 is `column_7`, expected absent"),
+            "{error}"
+        );
+    }
+}

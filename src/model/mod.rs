@@ -1,0 +1,34 @@
+//! The ensemble: boosted trees, random forest and logistic regression, stacked and calibrated.
+//!
+//! ```text
+//! row ─► boosted trees  ─► logit ───────┐
+//!     ─► random forest  ─► mean share ──┼─► stack (log-odds) ─► calibration ─► probability
+//!     ─► linear member  ─► logit ───────┘
+//! ```
+//!
+//! Rows are dense `f32` in the catalogue's column order; NaN means missing.
+
+mod bins;
+mod boosted;
+mod calibration;
+mod ensemble;
+mod forest;
+mod logistic;
+mod matrix;
+mod newton;
+mod params;
+mod tree;
+mod xgboost_json;
+
+pub use ensemble::{Ensemble, FitError, FitParams, Fold, Score, Split, TrainingSet, fit};
+pub use matrix::Matrix;
+pub use params::{ForestParams, Imbalance, LogisticParams, XgboostParams};
+pub use xgboost_json::LoadError;
+
+fn logit(p: f64) -> f64 {
+    (p / (1.0 - p)).ln()
+}
+
+fn sigmoid(z: f64) -> f64 {
+    1.0 / (1.0 + (-z).exp())
+}

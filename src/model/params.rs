@@ -1,0 +1,45 @@
+//! What a user may set about each member; the defaults are those of `config.yaml`.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imbalance {
+    ClassWeight,
+    None,
+}
+
+impl Imbalance {
+    pub fn name(self) -> &'static str {
+        match self {
+            Imbalance::ClassWeight => "class_weight",
+            Imbalance::None => "none",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct XgboostParams {
+    pub n_estimators: usize,
+    pub learning_rate: f64,
+    pub max_depth: usize,
+    /// Minimum sum of hessians in a leaf. 50
+    pub min_child_weight: f64,
+    /// L2 on leaf values. 1
+    pub lambda: f64,
+    /// Rounds without a better validation loss before boosting of a fold stops. 30
+    pub early_stopping_rounds: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForestParams {
+    pub n_estimators: usize,
+    pub max_depth: usize,
+    /// 20
+    pub min_samples_leaf: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogisticParams {
+    /// L2 penalty.
+    pub alpha: f64,
+    /// Rows of the class-balanced sample that is fitted. 30000
+    pub max_rows: usize,
+}

@@ -1,0 +1,254 @@
+//! The models folder: which models are there, which one is served, which one was before.
+//!
+//! ```text
+//! models/<name>/   a model directory; `train` names it by the model's id
+//! models/current   text: the name of the served model
+//! models/previous  text: the name of the one served before it
+//! ```
+//!
+//! Both texts change by a rename each, `previous` first: whatever interrupts a promotion,
+//! `current` names one whole model.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::{self, ArtifactError};
+use crate::bundle::{Bundle, BundleError, Manifest};
+
+const CURRENT: &str = "current";
+const PREVIOUS: &str = "previous";
+/// Served when nothing was promoted yet.
+const SHIPPED: &str = "default";
+/// Models that `train` leaves in the folder, beside the served one and the one before.
+pub const KEEP: usize = 5;
+
+/// One model directory of the folder.
+pub struct Entry {
+    pub name: String,
+    /// Why it cannot be used, when its manifest cannot be read.
+    pub manifest: Result<Manifest, ArtifactError>,
+}
+
+/// Opens the served model of a models folder: the promoted one, else the shipped one.
+pub fn open_current(models: &Path) -> Result<Bundle, ArtifactError> {
+    artifact::open(&current(models)?)
+}
+
+/// Directory of the served model.
+pub fn current(models: &Path) -> Result<PathBuf, ArtifactError> {
+    let name = served(models)?;
+    name.map(|name| models.join(name))
+        .ok_or_else(|| ArtifactError::NoModel(models.to_path_buf()))
+}
+
+/// Name of the served model; `None` when there is none.
+pub fn served(models: &Path) -> Result<Option<String>, ArtifactError> {
+    let shipped = || artifact::is_model(&models.join(SHIPPED)).then(|| SHIPPED.to_string());
+    Ok(read_name(&models.join(CURRENT))?.or_else(shipped))
+}
+
+/// Name of the model that was served before the current one.
+pub fn previous(models: &Path) -> Result<Option<String>, ArtifactError> {
+    let current = served(models)?;
+    Ok(read_name(&models.join(PREVIOUS))?.filter(|name| current.as_ref() != Some(name)))
+}
+
+/// Directory of the model of that name.
+pub fn directory(models: &Path, name: &str) -> Result<PathBuf, ArtifactError> {
+    match is_name(name) {
+        true => Ok(models.join(name)),
+        false => Err(ArtifactError::Name(name.to_string())),
+    }
+}
+
+/// Every model of the folder, the newest training range first.
+pub fn list(models: &Path) -> Result<Vec<Entry>, ArtifactError> {
+    let entries = match fs::read_dir(models) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(io("read", models, source)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let dir = entry.map_err(|source| io("read", models, source))?.path();
+        let name = dir
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        if let Some(name) = name.filter(|name| is_name(name) && artifact::is_model(&dir)) {
+            let manifest = artifact::manifest(&dir);
+            found.push(Entry { name, manifest });
+        }
+    }
+    let until = |entry: &Entry| {
+        let manifest = entry.manifest.as_ref().ok();
+        manifest.and_then(Manifest::trained_until)
+    };
+    found.sort_by(|a, b| until(b).cmp(&until(a)).then_with(|| a.name.cmp(&b.name)));
+    Ok(found)
+}
+
+/// Makes a model of this folder the served one, and remembers the one served until now.
+pub fn promote(models: &Path, name: &str) -> Result<(), ArtifactError> {
+    match served(models)? {
+        Some(served) if served == name => {}
+        Some(served) => write_name(&models.join(PREVIOUS), &served)?,
+        None => {}
+    }
+    write_name(&models.join(CURRENT), name)
+}
+
+/// Deletes all but the newest [`KEEP`] models that `train` wrote here; their names are the result.
+///
+/// Never the served one, the one before, nor one whose folder has another name than its id:
+/// that one a person has put there.
+pub fn prune(models: &Path) -> Result<Vec<String>, ArtifactError> {
+    let kept = [served(models)?, previous(models)?];
+    let own = |entry: &Entry| matches!(&entry.manifest, Ok(manifest) if manifest.id == entry.name);
+    let mut removed = Vec::new();
+    for Entry { name, .. } in list(models)?
+        .into_iter()
+        .filter(|entry| own(entry) && !kept.contains(&Some(entry.name.clone())))
+        .skip(KEEP)
+    {
+        let dir = models.join(&name);
+        // Nobody sees half a model.
+        let hidden = models.join(format!(".{name}.{}.removed", std::process::id()));
+        fs::rename(&dir, &hidden)
+            .and_then(|()| fs::remove_dir_all(&hidden))
+            .map_err(|source| io("remove", &dir, source))?;
+        removed.push(name);
+    }
+    Ok(removed)
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.')
+}
+
+fn read_name(path: &Path) -> Result<Option<String>, ArtifactError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io("read", path, source)),
+    };
+    match text.trim() {
+        name if is_name(name) => Ok(Some(name.to_string())),
+        name => Err(ArtifactError::Damaged {
+            path: path.to_path_buf(),
+            source: BundleError::Damaged(format!("{name:?} is not the name of a model")),
+        }),
+    }
+}
+
+fn write_name(path: &Path, name: &str) -> Result<(), ArtifactError> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let staging = path.with_file_name(format!(".{file}.{}.partial", std::process::id()));
+    fs::write(&staging, format!("{name}\n"))
+        .and_then(|()| fs::File::open(&staging)?.sync_all())
+        .and_then(|()| fs::rename(&staging, path))
+        .map_err(|source| io("write", path, source))
+}
+
+fn io(action: &'static str, path: &Path, source: std::io::Error) -> ArtifactError {
+    ArtifactError::Io {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::manifest;
+
+    fn put(models: &Path, name: &str, id: &str, end: &str) {
+        let mut manifest = manifest();
+        manifest.id = id.into();
+        manifest.training.end = end.into();
+        fs::create_dir_all(models.join(name)).unwrap();
+        let json = serde_json::to_vec(&manifest).unwrap();
+        fs::write(models.join(name).join("manifest.json"), json).unwrap();
+    }
+
+    fn names(models: &Path) -> Vec<String> {
+        let entries = list(models).unwrap();
+        entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    #[test]
+    fn a_promotion_remembers_what_was_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let models = dir.path();
+        let state = || (served(models).unwrap(), previous(models).unwrap());
+        let name = |name: &str| Some(name.to_string());
+        assert_eq!(state(), (None, None));
+        promote(models, "a").unwrap();
+        assert_eq!(state(), (name("a"), None));
+        promote(models, "b").unwrap();
+        promote(models, "b").unwrap();
+        assert_eq!(state(), (name("b"), name("a")));
+        promote(models, "a").unwrap();
+        assert_eq!(state(), (name("a"), name("b")));
+
+        // Interrupted between the two renames.
+        write_name(&models.join(PREVIOUS), "a").unwrap();
+        assert_eq!(state(), (name("a"), None));
+        fs::write(models.join(CURRENT), "../a\n").unwrap();
+        assert!(
+            served(models)
+                .unwrap_err()
+                .to_string()
+                .contains("is not the name")
+        );
+    }
+
+    #[test]
+    fn the_shipped_model_is_served_until_one_is_promoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let models = dir.path();
+        put(models, "default", "x", "2026-01-01T00:00:00Z");
+        assert_eq!(current(models).unwrap(), models.join("default"));
+        promote(models, "a").unwrap();
+        assert_eq!(previous(models).unwrap().as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn models_are_listed_newest_first_and_damaged_ones_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let models = dir.path();
+        assert_eq!(names(&models.join("absent")), [""; 0]);
+        put(models, "a", "a", "2026-01-01T00:00:00Z");
+        put(models, "b", "b", "2026-01-02T00:00:00Z");
+        put(models, ".c.1.partial", "c", "2026-01-03T00:00:00Z");
+        fs::create_dir(models.join("no-model")).unwrap();
+        fs::create_dir(models.join("broken")).unwrap();
+        fs::write(models.join("broken/manifest.json"), "{").unwrap();
+        assert_eq!(names(models), ["b", "a", "broken"]);
+    }
+
+    #[test]
+    fn only_old_models_of_train_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let models = dir.path();
+        for day in 1..=9 {
+            let id = format!("m{day}");
+            put(models, &id, &id, &format!("2026-01-0{day}T00:00:00Z"));
+        }
+        put(models, "precious", "m0", "2025-01-01T00:00:00Z");
+        promote(models, "m1").unwrap();
+        promote(models, "m2").unwrap();
+        let removed = prune(models).unwrap();
+        assert_eq!(removed, ["m4", "m3"]);
+        assert_eq!(
+            names(models),
+            ["m9", "m8", "m7", "m6", "m5", "m2", "m1", "precious"]
+        );
+        assert_eq!(
+            fs::read_dir(models).unwrap().count(),
+            8 + 2,
+            "nothing is left beside"
+        );
+    }
+}

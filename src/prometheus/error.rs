@@ -1,0 +1,186 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::time::format_duration;
+
+use super::decode::DecodeError;
+
+/// Why a client cannot be made from the config.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("prometheus.url {url:?} {problem}; write it like http://127.0.0.1:9090")]
+    Url { url: String, problem: String },
+    #[error("prometheus.tls_config.ca_file {}: {problem}; give a PEM file with at least one certificate", path.display())]
+    CaFile { path: PathBuf, problem: String },
+    #[error("prometheus: the HTTP header {name:?} {problem}")]
+    Header { name: String, problem: String },
+    #[error("failed to set up the HTTP client for Prometheus: {0}")]
+    Setup(String),
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum QueryError {
+    #[error(
+        "failed to reach Prometheus at {url}: {cause}; check prometheus.url and tls_config, and that the server runs"
+    )]
+    Unreachable { url: String, cause: String },
+    #[error("Prometheus at {url} did not answer in time (prometheus.timeout is {}); raise it or make the query cheaper", format_duration(*timeout))]
+    Timeout { url: String, timeout: Duration },
+    #[error("Prometheus refused the query: {message}")]
+    BadQuery { message: String },
+    #[error(
+        "Prometheus at {url} answers HTTP {status}; check the credentials under prometheus in the config"
+    )]
+    Unauthorized { url: String, status: u16 },
+    #[error("Prometheus at {url} is overloaded or starting (HTTP {status}): {message}")]
+    Overloaded {
+        url: String,
+        status: u16,
+        message: String,
+    },
+    #[error(
+        "unexpected answer from {url} (HTTP {status}): {message}; check that prometheus.url is the base URL of a Prometheus API"
+    )]
+    Protocol {
+        url: String,
+        status: u16,
+        message: String,
+    },
+    #[error("the answer of Prometheus exceeds {max} {limit}; narrow the query or aggregate in it")]
+    TooLarge { limit: &'static str, max: u64 },
+}
+
+impl QueryError {
+    /// Whether the same query may succeed a moment later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Overloaded { .. }
+        )
+    }
+
+    /// Fixed word for metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Timeout { .. } => "timeout",
+            Self::BadQuery { .. } => "bad_query",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Protocol { .. } => "protocol",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+
+    /// From what the server said: HTTP status and, in a JSON body, `errorType`.
+    pub(super) fn refused(
+        url: &str,
+        status: u16,
+        error_type: Option<&str>,
+        message: String,
+    ) -> Self {
+        let url = url.to_owned();
+        match (status, error_type) {
+            (401 | 403, _) => Self::Unauthorized { url, status },
+            (503 | 504, _) | (_, Some("timeout" | "unavailable")) => Self::Overloaded {
+                url,
+                status,
+                message,
+            },
+            (200 | 400 | 422, Some(_)) => Self::BadQuery { message },
+            _ => Self::Protocol {
+                url,
+                status,
+                message,
+            },
+        }
+    }
+
+    /// `head` is the beginning of the body that could not be decoded.
+    pub(super) fn undecodable(url: &str, status: u16, error: DecodeError, head: &[u8]) -> Self {
+        match error {
+            DecodeError::TooLarge { limit, max } => Self::TooLarge { limit, max },
+            DecodeError::Samples(message) => Self::BadQuery { message },
+            DecodeError::Invalid(problem) => Self::Protocol {
+                url: url.to_owned(),
+                status,
+                message: format!("{problem}, in an answer that begins \"{}\"", excerpt(head)),
+            },
+        }
+    }
+}
+
+/// The readable text of a foreign body, on one line: no tags, no control characters, short.
+pub(super) fn excerpt(body: &[u8]) -> String {
+    const MAX_CHARS: usize = 160;
+    let mut in_tag = false;
+    let text: String = String::from_utf8_lossy(body)
+        .chars()
+        .map(|c| {
+            let hidden = in_tag || c == '<' || c.is_control();
+            in_tag = c == '<' || (in_tag && c != '>');
+            if hidden { ' ' } else { c }
+        })
+        .collect();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(MAX_CHARS) {
+        _ if text.is_empty() => "no text".into(),
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpts_are_short_and_readable() {
+        for (body, expected) in [
+            ("404 page not found\n", "404 page not found"),
+            (
+                "<html>\r\n<head><title>502 Bad Gateway</title></head>\n<hr><center>nginx</center>",
+                "502 Bad Gateway nginx",
+            ),
+            ("", "no text"),
+            ("\u{1b}[31mred\0", "[31mred"),
+            ("a < b", "a"),
+        ] {
+            assert_eq!(excerpt(body.as_bytes()), expected);
+        }
+        assert_eq!(excerpt("ä".repeat(5000).as_bytes()).chars().count(), 161);
+        assert_eq!(excerpt(&[0x1f, 0x8b, b'x']), "\u{fffd}x");
+    }
+
+    #[test]
+    fn status_and_error_type_decide_never_the_text() {
+        for (status, error_type, kind, retryable) in [
+            (400, Some("bad_data"), "bad_query", false),
+            (422, Some("execution"), "bad_query", false),
+            (422, Some("422"), "bad_query", false),
+            (200, Some("bad_data"), "bad_query", false),
+            (400, None, "protocol", false),
+            (404, Some("not_found"), "protocol", false),
+            (500, Some("internal"), "protocol", false),
+            (502, None, "protocol", false),
+            (429, None, "protocol", false),
+            (301, None, "protocol", false),
+            (401, None, "unauthorized", false),
+            (403, Some("403"), "unauthorized", false),
+            (503, Some("timeout"), "overloaded", true),
+            (503, None, "overloaded", true),
+            (504, None, "overloaded", true),
+            (422, Some("timeout"), "overloaded", true),
+        ] {
+            let error = QueryError::refused("http://p", status, error_type, "timeout 503".into());
+            assert_eq!(
+                (error.kind(), error.is_retryable()),
+                (kind, retryable),
+                "{status} {error_type:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! The background loop: every step one cycle of fetch, score, judge, store, publish.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::assessment::{Assessment, Snapshot};
+use crate::bundle::Bundle;
+use crate::cycle::{Fleet, Settings};
+use crate::evaluation::AlarmRule;
+use crate::fetch::{self, FetchReport, Fetched};
+use crate::prometheus::{Client, QueryError, QueryOutcome};
+use crate::scoreboard::{Event, Scoreboard};
+use crate::server::App;
+use crate::state::{AlarmRecord, IncidentRecord, StateError, Store};
+use crate::time::{Timestamp, millis};
+use crate::training::Plan;
+use crate::types::{Incident, Source, TargetId};
+use crate::webhook::{self, OwnAlerts};
+
+/// Name of the scoreboard's state in the store.
+const SCOREBOARD: &str = "scoreboard";
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// Rules change rarely; own alerts are asked for again this often.
+const RULES_EVERY: Duration = Duration::from_secs(300);
+
+pub struct Runner {
+    app: Arc<App>,
+    client: Client,
+    fleet: Fleet,
+    scoreboard: Scoreboard,
+    /// Newest incident of each target, as the store has it or will have it.
+    recorded: HashMap<TargetId, IncidentRecord>,
+    /// What could not be stored yet.
+    unwritten: (Vec<IncidentRecord>, Vec<AlarmRecord>),
+    /// First grid point after a time that no cycle saw: what fails there may have begun before.
+    seen_from: Timestamp,
+    /// Grid point of the last cycle, whether or not Prometheus answered.
+    attempted: Option<Timestamp>,
+    rules_asked: Option<Instant>,
+    pruned: Option<Instant>,
+    /// Whether the last cycle failed, so that an outage is logged once.
+    down: bool,
+    /// Problems of the last cycle, so that each is logged once.
+    problems: BTreeMap<(&'static str, String), String>,
+}
+
+impl Runner {
+    pub fn new(app: Arc<App>, bundle: Arc<Bundle>, plan: &Plan) -> anyhow::Result<Self> {
+        let config = &app.config;
+        let counted = app.clone();
+        let client = Client::new(&config.prometheus)?.with_observer(Arc::new(
+            move |outcome: &QueryOutcome| {
+                let metrics = &counted.metrics;
+                metrics.queries.with_label_values(&[outcome.result]).inc();
+                metrics
+                    .query_duration
+                    .observe(outcome.duration.as_secs_f64());
+                metrics.query_warnings.inc_by(outcome.warnings as u64);
+            },
+        ));
+        let rule = AlarmRule::new(
+            bundle.manifest.threshold.probability,
+            plan.alert_for,
+            &plan.rules,
+        );
+        let mut scoreboard = Scoreboard::new(rule, config.state.retention);
+        let fleet = Fleet::new(
+            bundle,
+            Settings {
+                rules: plan.rules,
+                limits: plan.limits,
+                levels: config.risk_levels,
+                serve: config.model.serve,
+            },
+        );
+        let mut recorded = HashMap::new();
+        if let Some(store) = &app.store {
+            let json = store.document(SCOREBOARD)?;
+            match json.map(|json| serde_json::from_str::<Scoreboard>(&json)) {
+                Some(Ok(stored)) => {
+                    scoreboard = stored;
+                    scoreboard.set_rule(rule, config.state.retention);
+                }
+                Some(Err(error)) => {
+                    warn!("the stored scoreboard cannot be read and starts anew: {error}")
+                }
+                None => (),
+            }
+            let since = (app.clock)().minus(fleet.backfill());
+            for incident in store.incidents(since, Timestamp(i64::MAX), usize::MAX)? {
+                // Newest first.
+                recorded.entry(incident.target.clone()).or_insert(incident);
+            }
+        }
+        Ok(Self {
+            client,
+            fleet,
+            scoreboard,
+            recorded,
+            unwritten: Default::default(),
+            seen_from: Timestamp(0),
+            attempted: None,
+            rules_asked: None,
+            pruned: None,
+            down: false,
+            problems: BTreeMap::new(),
+            app,
+        })
+    }
+
+    /// Runs cycles until it is dropped. Never more than one is under way.
+    pub async fn run(mut self) {
+        let step = self.app.config.step;
+        loop {
+            let now = (self.app.clock)();
+            let t = now.minus(self.app.config.query_offset).floor(step);
+            if let Some(attempted) = self.attempted {
+                let passed = (t.0 - attempted.0) / millis(step);
+                if passed > 1 {
+                    self.app.metrics.cycles_missed.inc_by(passed as u64 - 1);
+                }
+                if passed < -1 {
+                    warn!(before = %attempted, now = %t, "the clock went back: starting over");
+                    self.fleet.clear();
+                    self.attempted = None;
+                }
+            }
+            if self.attempted.is_none_or(|attempted| t > attempted) {
+                self.attempted = Some(t);
+                self.cycle(t).await;
+            }
+            let next = t.plus(step).plus(self.app.config.query_offset);
+            sleep(next.since((self.app.clock)())).await;
+        }
+    }
+
+    /// One cycle at the grid point `t`.
+    pub async fn cycle(&mut self, t: Timestamp) {
+        let app = self.app.clone();
+        let config = &app.config;
+        if self
+            .rules_asked
+            .is_none_or(|asked| asked.elapsed() >= RULES_EVERY)
+        {
+            match own_alerts(&self.client).await {
+                Ok(own) => {
+                    app.own_alerts.store(Arc::new(own));
+                    self.rules_asked = Some(Instant::now());
+                }
+                Err(error) => debug!("cannot read the alerting rules of Prometheus: {error}"),
+            }
+        }
+
+        let began = Instant::now();
+        let oldest = t.minus(self.fleet.backfill()).floor(config.step);
+        let due = self.fleet.newest().map(|newest| newest.plus(config.step));
+        let start = due.map_or(oldest, |due| due.max(oldest)).min(t);
+        let own = app.own_alerts.load_full();
+        let Fetched {
+            mut history,
+            report,
+        } = fetch::fetch(&self.client, config, &own, start, t, |_, _| ()).await;
+        phase(&app, "query", began);
+        self.log(&report);
+        for (signal, series) in &report.series {
+            app.metrics
+                .signal_series
+                .with_label_values(&[signal])
+                .set(*series as i64);
+        }
+        app.metrics.set_prometheus_up(report.answered());
+        if !report.answered() {
+            self.publish(t, false, self.fleet.stale());
+            return;
+        }
+        if let Some(store) = app.store.clone() {
+            match spells(store, &app, start, t, &own).await {
+                Ok(spells) => {
+                    for (target, spells) in &spells {
+                        // An alert alone makes no target.
+                        if self.fleet.contains(target) || history.targets().contains_key(target) {
+                            history.mark_failing(Source::Webhook, target, spells);
+                        }
+                    }
+                }
+                Err(error) => warn!("cannot read the alerts received by webhook: {error}"),
+            }
+        }
+
+        if due != Some(start) {
+            self.seen_from = start;
+        }
+        let began = Instant::now();
+        let assessments = tokio::task::block_in_place(|| {
+            self.fleet.ingest(&history);
+            self.fleet.assess()
+        });
+        let scored = assessments.iter().filter(|a| a.risk.is_some()).count();
+        app.metrics
+            .predictions
+            .with_label_values(&["cycle"])
+            .inc_by(scored as u64);
+        app.metrics
+            .prediction_duration
+            .observe(began.elapsed().as_secs_f64());
+        phase(&app, "score", began);
+
+        let began = Instant::now();
+        tokio::task::block_in_place(|| {
+            self.judge(t, &assessments, due.is_some());
+            self.publish(t, true, assessments);
+        });
+        phase(&app, "publish", began);
+        app.metrics.cycle_succeeded(t);
+    }
+
+    /// Tells the scoreboard what happened and writes what it decided. Incidents that the backfill
+    /// finds are no news (`is_live` is false): they were counted when they began, or nobody looked.
+    fn judge(&mut self, t: Timestamp, assessments: &[Assessment], is_live: bool) {
+        let (mut incidents, mut alarms) = std::mem::take(&mut self.unwritten);
+        let mut events = Vec::new();
+        for (assessment, observation) in assessments.iter().zip(self.fleet.observations()) {
+            let target = &assessment.target;
+            let known = self.recorded.get(target);
+            let incident = observation.incident.map(|incident| IncidentRecord {
+                target: target.clone(),
+                source: observation.source,
+                start: incident.start,
+                end: incident.end,
+                foreseen: None,
+                reasons: None,
+            });
+            let incident = incident.map(|incident| match known {
+                Some(known) if self.continues(known, &incident) => IncidentRecord {
+                    start: known.start,
+                    source: known.source,
+                    ..incident
+                },
+                _ => incident,
+            });
+            let probability = assessment.risk.as_ref().map(|risk| risk.probability);
+            let start = incident.as_ref().map(|incident| incident.start);
+            events.extend(self.scoreboard.observe(t, target, probability, start));
+            if let Some(incident) = incident
+                && known.is_none_or(|k| (k.start, k.end) != (incident.start, incident.end))
+            {
+                if is_live && known.is_none_or(|known| known.start != incident.start) {
+                    let source = incident.source.name();
+                    self.app
+                        .metrics
+                        .incidents
+                        .with_label_values(&[source])
+                        .inc();
+                    info!(%target, start = %incident.start, source, "incident");
+                }
+                self.recorded.insert(target.clone(), incident.clone());
+                incidents.push(incident);
+            }
+        }
+        let fleet = &self.fleet;
+        self.recorded.retain(|target, incident| {
+            let is_known = fleet.contains(target);
+            if !is_known && incident.end.is_none() {
+                // Nobody will see it end.
+                incident.end = Some(t);
+                incidents.push(incident.clone());
+            }
+            is_known
+        });
+        events.extend(self.scoreboard.tick(t));
+        for event in &events {
+            record(event, assessments, &mut incidents, &mut alarms);
+        }
+        let Some(store) = &self.app.store else {
+            return;
+        };
+        let document = match serde_json::to_string(&self.scoreboard) {
+            Ok(document) => document,
+            Err(error) => {
+                warn!("cannot write the scoreboard: {error}");
+                return;
+            }
+        };
+        let prune = self
+            .pruned
+            .is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY);
+        let write = || {
+            store.write_cycle(&incidents, &alarms, (SCOREBOARD, &document))?;
+            if prune {
+                store.prune(t)?;
+            }
+            Ok::<_, StateError>(())
+        };
+        match write() {
+            Ok(()) if prune => self.pruned = Some(Instant::now()),
+            Ok(()) => (),
+            Err(error) => {
+                warn!("incidents and alarms are not stored, the next cycle tries again: {error}");
+                self.unwritten = (incidents, alarms);
+            }
+        }
+    }
+
+    /// Whether an incident whose beginning no cycle saw is the known one, still going on.
+    fn continues(&self, known: &IncidentRecord, incident: &IncidentRecord) -> bool {
+        incident.start == self.seen_from
+            && known.start < incident.start
+            && known.end.is_none_or(|end| end > incident.start)
+    }
+
+    fn publish(&self, t: Timestamp, prometheus_up: bool, assessments: Vec<Assessment>) {
+        self.app.snapshot.store(Some(Arc::new(Snapshot {
+            at: t,
+            prometheus_up,
+            assessments,
+            windows: self.fleet.windows(),
+            scoreboard: self.scoreboard.summary(),
+        })));
+        self.app.cycled.store(true, Ordering::Relaxed);
+    }
+
+    /// Logs what changed: an outage once and its end once, each other problem likewise.
+    fn log(&mut self, report: &FetchReport) {
+        let down = !report.answered();
+        if down != self.down {
+            match report.failed.first() {
+                Some((key, error)) if down => {
+                    warn!("no query was answered, targets are stale until one is; {key}: {error}")
+                }
+                _ => info!("Prometheus answers again"),
+            }
+        }
+        self.down = down;
+        if down {
+            return;
+        }
+        let problems = report.problems(&self.app.config);
+        for (what, text) in &problems {
+            if !self.problems.contains_key(what) {
+                warn!("{text}");
+            }
+        }
+        for (_, key) in self.problems.keys() {
+            if !problems.keys().any(|(_, still)| still == key) {
+                info!("{key}: in order again");
+            }
+        }
+        self.problems = problems;
+        for (key, text) in &report.warnings {
+            debug!("{key}: {text}");
+        }
+    }
+}
+
+fn phase(app: &App, name: &str, began: Instant) {
+    app.metrics
+        .cycle_duration
+        .with_label_values(&[name])
+        .observe(began.elapsed().as_secs_f64());
+}
+
+/// What an event adds to the store.
+fn record(
+    event: &Event,
+    assessments: &[Assessment],
+    incidents: &mut [IncidentRecord],
+    alarms: &mut Vec<AlarmRecord>,
+) {
+    match event {
+        Event::AlarmOpened { target, alarm } => {
+            let risk = assessments
+                .iter()
+                .find(|a| a.target == *target)
+                .and_then(|a| a.risk.as_ref());
+            info!(%target, probability = alarm.score, "alarm");
+            alarms.push(AlarmRecord {
+                target: target.clone(),
+                opened: alarm.opened,
+                covers_until: alarm.covers_until,
+                probability: alarm.score,
+                outcome: None,
+                lead_seconds: None,
+                reasons: risk.and_then(|risk| serde_json::to_value(&risk.reasons).ok()),
+            });
+        }
+        Event::AlarmClosed {
+            target,
+            alarm,
+            outcome,
+            lead,
+        } => {
+            info!(%target, outcome = outcome.name(), "alarm judged");
+            alarms.push(AlarmRecord {
+                target: target.clone(),
+                opened: alarm.opened,
+                covers_until: alarm.covers_until,
+                probability: alarm.score,
+                outcome: Some(outcome.name().to_string()),
+                lead_seconds: lead.map(|lead| lead.as_secs_f64()),
+                reasons: None,
+            });
+        }
+        Event::IncidentForeseen {
+            target,
+            start,
+            lead,
+        } => {
+            let mut of_target = incidents.iter_mut().filter(|i| i.target == *target);
+            if let Some(incident) = of_target.find(|i| i.start == *start) {
+                incident.foreseen = Some(lead.as_secs_f64());
+            }
+        }
+        Event::IncidentMissed { target, start } => {
+            info!(%target, %start, "incident was not foreseen")
+        }
+    }
+}
+
+async fn spells(
+    store: Store,
+    app: &App,
+    start: Timestamp,
+    t: Timestamp,
+    own: &OwnAlerts,
+) -> anyhow::Result<BTreeMap<TargetId, Vec<Incident>>> {
+    if app.config.failure.alerts.is_empty() {
+        return Ok(Default::default());
+    }
+    let alerts = tokio::task::spawn_blocking(move || store.alerts(start, t)).await??;
+    Ok(webhook::failing_from_alerts(
+        &alerts,
+        &app.config.failure,
+        &app.config.targets,
+        own,
+    ))
+}
+
+/// Alerts that Prometheus evaluates on forewarn's own metrics.
+pub async fn own_alerts(client: &Client) -> Result<OwnAlerts, QueryError> {
+    let rules = client.rules().await?;
+    Ok(OwnAlerts::from_rules(
+        rules
+            .iter()
+            .map(|rule| (rule.name.as_str(), rule.query.as_str())),
+    ))
+}

@@ -1,0 +1,357 @@
+//! The small routes: JSON behind the status page, `/metrics`, health and the webhook.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json as value};
+use utoipa::ToSchema;
+
+use super::predict::Members;
+use super::problem::Problem;
+use super::{App, JsonBody, blocking, json};
+use crate::assessment::{Assessment, Reason, Snapshot};
+use crate::config::Config;
+use crate::metrics::{Format, ModelCard};
+use crate::scoreboard::Summary;
+use crate::state::{AlarmRecord, StateError, Store, StoredAlert};
+use crate::time::Timestamp;
+use crate::types::{RiskLevel, TargetId, TargetState};
+use crate::webhook::{self, WebhookError};
+
+/// Incidents or alerts in one answer.
+const INCIDENTS: usize = 1000;
+/// Alarms that alerts are joined with.
+const ALARMS: usize = 10_000;
+
+/// What the last cycle says about all targets.
+#[derive(Serialize, ToSchema)]
+pub struct Targets<'a> {
+    /// Evaluation time of the cycle, RFC 3339; null before the first one.
+    at: Option<String>,
+    targets: Vec<Target<'a>>,
+}
+
+/// What the last cycle says about one target.
+#[derive(Serialize, ToSchema)]
+pub struct Target<'a> {
+    target: &'a str,
+    labels: BTreeMap<&'a str, &'a str>,
+    #[schema(value_type = String, example = "ok")]
+    state: TargetState,
+    /// Null unless the state is ok.
+    failure_probability: Option<f64>,
+    #[schema(value_type = Option<String>, example = "LOW")]
+    failure_risk: Option<RiskLevel>,
+    models: Option<Members>,
+    #[schema(value_type = Vec<Object>)]
+    reasons: &'a [Reason],
+}
+
+impl<'a> From<&'a Assessment> for Target<'a> {
+    fn from(assessment: &'a Assessment) -> Self {
+        let risk = assessment.risk.as_ref();
+        Self {
+            target: assessment.target.as_str(),
+            labels: assessment
+                .labels
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.as_str()))
+                .collect(),
+            state: assessment.state,
+            failure_probability: risk.map(|r| r.probability),
+            failure_risk: risk.map(|r| r.level),
+            models: risk.map(|r| Members::from(&r.score)),
+            reasons: risk.map_or(&[], |r| &r.reasons),
+        }
+    }
+}
+
+/// All targets with state, probability and reasons
+#[utoipa::path(get, path = "/api/v1/targets", tag = "fleet", responses((status = 200, body = Targets)))]
+pub async fn targets(State(app): State<Arc<App>>) -> Response {
+    let snapshot = app.snapshot.load_full();
+    let assessments = snapshot.as_deref().map_or(&[][..], |s| &s.assessments);
+    json(&Targets {
+        at: snapshot.as_deref().map(|s| s.at.to_string()),
+        targets: assessments.iter().map(Target::from).collect(),
+    })
+}
+
+/// One target
+#[utoipa::path(
+    get,
+    path = "/api/v1/targets/{target}", tag = "fleet",
+    params(("target" = String, Path, description = "As in the label `target`; may contain slashes")),
+    responses(
+        (status = 200, body = Target),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "Not among the targets of the last cycle"),
+    ),
+)]
+pub async fn target(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let wanted = TargetId::new(name.as_str());
+    let snapshot = app.snapshot.load_full();
+    let found = snapshot.as_deref().and_then(|s: &Snapshot| {
+        let at = s
+            .assessments
+            .binary_search_by(|a| a.target.cmp(&wanted))
+            .ok()?;
+        s.assessments.get(at)
+    });
+    match found {
+        Some(assessment) => Ok(json(&Target::from(assessment))),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!(
+                "{name} is not among the targets of the last cycle; GET /api/v1/targets lists them"
+            ),
+        )),
+    }
+}
+
+/// Recorded incidents, newest first
+#[utoipa::path(
+    get,
+    path = "/api/v1/incidents", tag = "fleet",
+    responses(
+        (status = 200, body = Value),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "State is off or cannot be read"),
+    ),
+)]
+pub async fn incidents(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let records = recorded(&app, |store, since, now| {
+        store.incidents(since, now, INCIDENTS)
+    })
+    .await?;
+    let incidents: Vec<Value> = records
+        .iter()
+        .map(|incident| {
+            value!({
+                "target": incident.target.as_str(),
+                "source": incident.source,
+                "start": incident.start.to_string(),
+                "end": incident.end.map(|end| end.to_string()),
+                "foreseen_seconds": incident.foreseen,
+                "reasons": incident.reasons,
+            })
+        })
+        .collect();
+    Ok(json(&value!({ "incidents": incidents })))
+}
+
+/// Alerts received from Alertmanager, newest first, and whether an alarm foresaw them
+#[utoipa::path(
+    get,
+    path = "/api/v1/alerts", tag = "fleet",
+    responses(
+        (status = 200, body = Value),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "State is off or cannot be read"),
+    ),
+)]
+pub async fn alerts(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let (alerts, alarms) = recorded(&app, |store, since, now| {
+        Ok((store.alerts(since, now)?, store.alarms(since, ALARMS)?))
+    })
+    .await?;
+    let alerts: Vec<Value> = alerts
+        .iter()
+        .rev()
+        .take(INCIDENTS)
+        .map(|alert| alert_json(alert, &alarms, &app.config))
+        .collect();
+    Ok(json(&value!({ "alerts": alerts })))
+}
+
+/// What the store has of the time from the beginning of the retention to now.
+async fn recorded<T: Send + 'static>(
+    app: &App,
+    read: impl FnOnce(&Store, Timestamp, Timestamp) -> Result<T, StateError> + Send + 'static,
+) -> Result<T, Problem> {
+    let store = state(app)?;
+    let now = (app.clock)();
+    let since = now.minus(app.config.state.retention);
+    blocking(move || read(&store, since, now))
+        .await
+        .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+}
+
+/// An alert joined with the alarm that covered its start. Our own alerts name their target themselves and foresee, not happen.
+fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> Value {
+    let target = match alert.own {
+        true => alert.labels.get("target").cloned(),
+        false => webhook::target_of(
+            &alert.labels,
+            &config.targets,
+            &config.failure.target_labels,
+        )
+        .map(|target| target.to_string()),
+    };
+    let covers = |alarm: &&AlarmRecord| {
+        !alert.own
+            && Some(alarm.target.as_str()) == target.as_deref()
+            && alarm.opened < alert.starts_at
+            && alert.starts_at <= alarm.covers_until
+    };
+    let alarm = alarms
+        .iter()
+        .filter(covers)
+        .min_by_key(|alarm| alarm.opened);
+    value!({
+        "target": target,
+        "own": alert.own,
+        "labels": alert.labels,
+        "starts_at": alert.starts_at.to_string(),
+        "ends_at": alert.ends_at.map(|end| end.to_string()),
+        "received_at": alert.received_at.to_string(),
+        "foreseen_seconds": alarm.map(|alarm| alert.starts_at.since(alarm.opened).as_secs_f64()),
+        "reasons": alarm.and_then(|alarm| alarm.reasons.clone()),
+    })
+}
+
+/// The served model
+#[utoipa::path(
+    get,
+    path = "/api/v1/model", tag = "fleet",
+    responses(
+        (status = 200, body = ModelCard),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "No model"),
+    ),
+)]
+pub async fn model(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    app.bundle().map(|bundle| json(&ModelCard::of(&bundle)))
+}
+
+/// How good the predictions have been
+#[utoipa::path(get, path = "/api/v1/scoreboard", tag = "fleet", responses((status = 200, body = Value)))]
+pub async fn scoreboard(State(app): State<Arc<App>>) -> Response {
+    match app.snapshot.load_full() {
+        Some(snapshot) => json(&snapshot.scoreboard),
+        None => json(&Summary::default()),
+    }
+}
+
+/// Prometheus metrics
+#[utoipa::path(
+    get,
+    path = "/metrics", tag = "operations",
+    responses((status = 200, body = String, content_type = "text/plain", description = "Text 0.0.4, or OpenMetrics 1.0 by Accept")),
+)]
+pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let format = Format::negotiate(accept.unwrap_or_default());
+    let body = app.metrics.render(
+        app.snapshot.load_full().as_deref(),
+        app.card().as_ref(),
+        format,
+    );
+    ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
+}
+
+/// Whether a model is loaded
+#[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Value)))]
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    json(&match app.card() {
+        Some(_) => value!({
+            "status": "ok",
+            "models": ["ensemble", "logistic_regression", "random_forest", "xgboost"],
+        }),
+        None => value!({"status": "no models", "models": []}),
+    })
+}
+
+/// Alive
+#[utoipa::path(get, path = "/-/healthy", tag = "operations", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn healthy() -> &'static str {
+    "forewarn is healthy.\n"
+}
+
+/// Ready to serve: a model is loaded and the first cycle is done
+#[utoipa::path(
+    get,
+    path = "/-/ready", tag = "operations",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    app.bundle()?;
+    if app.ready() {
+        Ok("forewarn is ready.\n")
+    } else {
+        Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the first cycle is not done yet",
+        ))
+    }
+}
+
+/// Receive alerts from Alertmanager
+///
+/// Webhook version 4. A 200 means that every alert is stored durably; 503 asks Alertmanager to send again.
+#[utoipa::path(
+    post,
+    path = "/webhook/alertmanager", tag = "alerts",
+    request_body(content = Value, content_type = "application/json"),
+    responses(
+        (status = 200, body = Value),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an Alertmanager webhook"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Cannot store now"),
+    ),
+)]
+pub async fn webhook(
+    State(app): State<Arc<App>>,
+    body: Result<JsonBody, Problem>,
+) -> Result<Response, Problem> {
+    let count = |result, n| {
+        app.metrics
+            .webhook_alerts
+            .with_label_values(&[result])
+            .inc_by(n)
+    };
+    let JsonBody(body) = body.inspect_err(|_| count("malformed", 1))?;
+    let store = state(&app).inspect_err(|_| count("failed", 1))?;
+    let _slot = app.webhook_slots.acquire().await;
+    let own = app.own_alerts.load_full();
+    let now = (app.clock)();
+    match blocking(move || webhook::receive(&store, &body, now, &own)).await {
+        Ok(received) => {
+            count("stored", received.stored);
+            count("duplicate", received.duplicate);
+            count("own", received.own);
+            app.metrics
+                .webhook_truncated_alerts
+                .inc_by(received.truncated);
+            Ok(json(&value!({
+                "stored": received.stored,
+                "duplicate": received.duplicate,
+                "own": received.own,
+                "truncated": received.truncated,
+            })))
+        }
+        Err(error @ WebhookError::Malformed(_)) => {
+            count("malformed", 1);
+            Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string()))
+        }
+        Err(error @ WebhookError::Unavailable(_)) => {
+            count("failed", 1);
+            tracing::error!(%error, "cannot store alerts");
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(10))
+        }
+    }
+}
+
+fn state(app: &App) -> Result<Store, Problem> {
+    app.store.clone().ok_or_else(|| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "state is off; set state.enabled: true to store alerts and incidents",
+        )
+    })
+}

@@ -1,0 +1,647 @@
+//! The HTTP side: the API, `/metrics`, the webhook, the status page and the docs, all reading what the cycle published.
+
+mod api;
+mod docs;
+mod page;
+mod predict;
+mod problem;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::assessment::Snapshot;
+use crate::bundle::Bundle;
+use crate::config::Config;
+use crate::metrics::{Metrics, ModelCard};
+use crate::state::Store;
+use crate::time::Timestamp;
+use crate::webhook::OwnAlerts;
+
+pub(crate) use predict::{Parser, Prediction, Scorer};
+pub(crate) use problem::Problem;
+
+/// Open connections; more wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 1024;
+/// Also how long an idle connection stays open, hence longer than a usual scrape interval.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// Batches at work at once; more are refused with 503.
+const MAX_BATCHES: usize = 8;
+/// Webhooks at work at once; more wait, at most `api.request_timeout`.
+const MAX_WEBHOOKS: usize = 16;
+
+/// What the handlers share. The cycle and reloads swap `snapshot` and `model`; handlers only read.
+pub struct App {
+    pub config: Arc<Config>,
+    pub model: ArcSwapOption<Bundle>,
+    pub snapshot: ArcSwapOption<Snapshot>,
+    /// Alerts that must not count as failures; from the rules that Prometheus has.
+    pub own_alerts: ArcSwap<OwnAlerts>,
+    pub metrics: Metrics,
+    /// `None` with `state.enabled: false`.
+    pub store: Option<Store>,
+    /// Set once the first cycle is done or Prometheus is known to be down.
+    pub cycled: AtomicBool,
+    pub started_at: Timestamp,
+    pub clock: fn() -> Timestamp,
+    batch_slots: Arc<Semaphore>,
+    webhook_slots: Semaphore,
+}
+
+impl App {
+    pub fn new(
+        config: Arc<Config>,
+        metrics: Metrics,
+        store: Option<Store>,
+        clock: fn() -> Timestamp,
+    ) -> Self {
+        Self {
+            config,
+            model: ArcSwapOption::empty(),
+            snapshot: ArcSwapOption::empty(),
+            own_alerts: ArcSwap::default(),
+            metrics,
+            store,
+            cycled: AtomicBool::new(false),
+            started_at: clock(),
+            clock,
+            batch_slots: Arc::new(Semaphore::new(MAX_BATCHES)),
+            webhook_slots: Semaphore::new(MAX_WEBHOOKS),
+        }
+    }
+
+    fn bundle(&self) -> Result<Arc<Bundle>, Problem> {
+        self.model.load_full().ok_or_else(|| {
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "no model is loaded; train one with `forewarn train` or put a model directory under {} and restart",
+                    self.config.model.path.display()
+                ),
+            )
+        })
+    }
+
+    fn card(&self) -> Option<ModelCard> {
+        self.model.load().as_deref().map(ModelCard::of)
+    }
+
+    fn ready(&self) -> bool {
+        self.cycled.load(Ordering::Relaxed) && self.model.load().is_some()
+    }
+}
+
+/// Every route over `app`.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(page::status))
+        .route("/predict", post(predict::predict))
+        .route("/predict/batch", post(predict::predict_batch))
+        .route("/webhook/alertmanager", post(api::webhook))
+        .route("/metrics", get(api::metrics))
+        .route("/health", get(api::health))
+        .route("/-/healthy", get(api::healthy))
+        .route("/-/ready", get(api::ready))
+        .route("/api/v1/targets", get(api::targets))
+        .route("/api/v1/targets/{*target}", get(api::target))
+        .route("/api/v1/incidents", get(api::incidents))
+        .route("/api/v1/alerts", get(api::alerts))
+        .route("/api/v1/model", get(api::model))
+        .route("/api/v1/scoreboard", get(api::scoreboard))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::swagger))
+        .route("/redoc", get(docs::redoc))
+        .route("/docs/{file}", get(docs::asset))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), guard))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
+
+/// Serves until `shutdown` resolves, then lets requests under way finish for `api.shutdown_timeout`.
+pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
+    let drain = app.config.api.shutdown_timeout;
+    let router = router(app);
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, accept(&listeners).await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = &mut shutdown => break,
+            next = next => next,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(router.clone()),
+            );
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+        });
+    }
+    drop(listeners);
+    if tokio::time::timeout(drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            timeout = ?drain,
+            "requests were still under way at the end of api.shutdown_timeout"
+        );
+    }
+}
+
+async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+    let (stream, _) = poll_fn(|cx| {
+        listeners
+            .iter()
+            .map(|listener| listener.poll_accept(cx))
+            .find(Poll::is_ready)
+            .unwrap_or(Poll::Pending)
+    })
+    .await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Bounds every request in time and turns a panic into a 500 that gives nothing away.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let limit = app.config.api.request_timeout;
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!(%path, "a handler panicked");
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "an internal error; the log has more",
+            )
+            .into_response()
+        }
+        Err(_) => {
+            let detail = format!(
+                "the request took longer than api.request_timeout ({})",
+                crate::time::format_duration(limit)
+            );
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                .retry_after(1)
+                .into_response()
+        }
+    };
+    let nosniff = header::HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+async fn not_found(request: Request) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!(
+            "there is no {}; /docs lists the routes",
+            request.uri().path()
+        ),
+    )
+}
+
+async fn method_not_allowed(request: Request) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!(
+            "{} does not take {}; the Allow header names what it takes",
+            request.uri().path(),
+            request.method()
+        ),
+    )
+}
+
+fn json<T: Serialize>(value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot encode an answer");
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the answer cannot be encoded",
+            )
+            .into_response()
+        }
+    }
+}
+
+/// Runs work that blocks beside the event loop; its panic is the caller's.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// A whole JSON request body within `api.max_body_bytes`.
+struct JsonBody(Bytes);
+
+impl FromRequest<Arc<App>> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        check_type(request.headers())?;
+        let max = app.config.api.max_body_bytes;
+        let too_large = || {
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!(
+                    "the body is larger than api.max_body_bytes ({max} bytes); send fewer rows"
+                ),
+            )
+        };
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|l| l.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > max) {
+            return Err(too_large());
+        }
+        match Limited::new(request.into_body(), max).collect().await {
+            Ok(body) => Ok(Self(body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+            Err(error) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body could not be read: {error}"),
+            )),
+        }
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map_or("", |v| v.to_str().unwrap_or("?"));
+    let media = text(header::CONTENT_TYPE)
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim();
+    let encoding = text(header::CONTENT_ENCODING);
+    let detail = if !media.eq_ignore_ascii_case("application/json") {
+        format!("the content type is {media:?}; send application/json")
+    } else if !matches!(encoding, "" | "identity") {
+        format!("the content encoding is {encoding:?}; send the body uncompressed")
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::config::{
+        AlertingConfig, ApiConfig, FailureConfig, FeaturesConfig, LogConfig, ModelConfig,
+        PrometheusConfig, SignalConfig, StateConfig, TargetsConfig, TrainConfig,
+    };
+    use crate::model::{ForestParams, Imbalance, LogisticParams, XgboostParams};
+    use crate::types::{RiskLevels, ServeMember, Signal, Unit};
+
+    fn app() -> Arc<App> {
+        let signal = Signal {
+            name: "cpu_usage".into(),
+            unit: Unit::Percent,
+        };
+        let metrics = Metrics::new(std::slice::from_ref(&signal), Timestamp(0)).unwrap();
+        let config = Config {
+            prometheus: PrometheusConfig {
+                url: "http://127.0.0.1:9090".into(),
+                timeout: Duration::from_secs(1),
+                concurrency: 1,
+                basic_auth: None,
+                authorization: None,
+                http_headers: Default::default(),
+                tls: Default::default(),
+            },
+            targets: TargetsConfig {
+                label: vec!["instance".into()],
+                extra_labels: Vec::new(),
+            },
+            signals: vec![SignalConfig {
+                signal,
+                query: "cpu".into(),
+            }],
+            step: Duration::from_secs(60),
+            query_offset: Duration::ZERO,
+            horizon: Duration::from_secs(1800),
+            failure: FailureConfig {
+                queries: Vec::new(),
+                alerts: Vec::new(),
+                min_duration: Duration::ZERO,
+                merge_gap: Duration::ZERO,
+                target_labels: Default::default(),
+            },
+            exclude: Vec::new(),
+            features: FeaturesConfig {
+                min_signals: 0.5,
+                fresh_steps: 5,
+                min_coverage: 0.25,
+            },
+            train: TrainConfig {
+                range: Duration::from_secs(60),
+                seed: 1,
+                imbalance: Imbalance::None,
+                recovery: Duration::ZERO,
+                max_rows: 1,
+                folds: 1,
+                xgboost: XgboostParams {
+                    n_estimators: 1,
+                    learning_rate: 0.1,
+                    max_depth: 1,
+                    min_child_weight: 1.0,
+                    lambda: 1.0,
+                    early_stopping_rounds: 1,
+                },
+                random_forest: ForestParams {
+                    n_estimators: 1,
+                    max_depth: 1,
+                    min_samples_leaf: 1,
+                },
+                logistic_regression: LogisticParams {
+                    alpha: 1.0,
+                    max_rows: 1,
+                },
+            },
+            model: ModelConfig {
+                serve: ServeMember::Ensemble,
+                path: "models".into(),
+            },
+            alerting: AlertingConfig {
+                false_alarms_per_week: 7.0,
+                for_: Duration::ZERO,
+            },
+            risk_levels: RiskLevels::default(),
+            api: ApiConfig {
+                listen: "127.0.0.1:0".into(),
+                max_batch: 3,
+                max_body_bytes: 64,
+                request_timeout: Duration::from_millis(200),
+                shutdown_timeout: Duration::from_secs(5),
+            },
+            state: StateConfig {
+                enabled: false,
+                path: "data".into(),
+                retention: Duration::from_secs(60),
+            },
+            log: LogConfig {
+                level: "info".into(),
+            },
+        };
+        Arc::new(App::new(Arc::new(config), metrics, None, || Timestamp(0)))
+    }
+
+    async fn send(
+        request: axum::http::request::Builder,
+        body: impl Into<Body>,
+    ) -> (Response, String) {
+        let request = request.body(body.into()).unwrap();
+        let response = router(app()).oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        (Response::from_parts(parts, Body::empty()), text)
+    }
+
+    fn header_of<'a>(response: &'a Response, name: &str) -> &'a str {
+        response
+            .headers()
+            .get(name)
+            .map_or("", |v| v.to_str().unwrap())
+    }
+
+    #[tokio::test]
+    async fn refusals_are_problem_documents() {
+        let json = "application/json";
+        for (method, path, kind, body, status, detail) in [
+            ("GET", "/nowhere", "", "", 404, "there is no /nowhere"),
+            ("GET", "/docs/../secret", "", "", 404, "there is no"),
+            ("GET", "/docs/nothing.js", "", "", 404, "nothing.js"),
+            ("GET", "/predict", "", "", 405, "/predict does not take GET"),
+            ("POST", "/predict", "", "{}", 415, "send application/json"),
+            (
+                "POST",
+                "/predict",
+                "text/plain",
+                "{}",
+                415,
+                "\"text/plain\"",
+            ),
+            ("POST", "/predict", json, "{}", 503, "forewarn train"),
+            ("POST", "/predict/batch", json, "[]", 503, "forewarn train"),
+            ("POST", "/predict", json, &"1".repeat(65), 413, "64 bytes"),
+            (
+                "POST",
+                "/predict?explain=maybe",
+                json,
+                "{}",
+                422,
+                "explain must be true or false",
+            ),
+            (
+                "POST",
+                "/webhook/alertmanager",
+                json,
+                "{}",
+                503,
+                "state.enabled",
+            ),
+            ("GET", "/api/v1/incidents", "", "", 503, "state.enabled"),
+            (
+                "GET",
+                "/api/v1/targets/a/b",
+                "",
+                "",
+                404,
+                "a/b is not among",
+            ),
+            ("GET", "/api/v1/model", "", "", 503, "forewarn train"),
+            ("GET", "/-/ready", "", "", 503, "forewarn train"),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("content-type", kind);
+            let (response, text) = send(request, body.to_string()).await;
+            assert_eq!(response.status(), status, "{method} {path}");
+            assert_eq!(
+                header_of(&response, "content-type"),
+                "application/problem+json",
+                "{path}"
+            );
+            let problem: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(problem["status"], status, "{path}");
+            assert!(
+                problem["detail"].as_str().unwrap().contains(detail),
+                "{path}: {problem}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_length_is_bounded_too() {
+        let chunks =
+            futures_util::stream::iter([(); 2].map(|()| Ok::<_, io::Error>("1".repeat(40))));
+        let request = Request::post("/predict").header("content-type", "application/json");
+        let (response, _) = send(request, Body::from_stream(chunks)).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never = futures_util::stream::pending::<Result<Bytes, io::Error>>();
+        let request = Request::post("/predict").header("content-type", "application/json");
+        let (response, _) = send(request, Body::from_stream(never)).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_that_gives_nothing_away() {
+        let app = app();
+        let router: Router = Router::new()
+            .route(
+                "/",
+                get(|| async {
+                    if true {
+                        panic!("secret")
+                    }
+                }),
+            )
+            .layer(from_fn_with_state(app.clone(), guard))
+            .with_state(app);
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn pages_answer_without_model_and_cycle() {
+        for (path, kind, part) in [
+            ("/", "text/html; charset=utf-8", "No model is loaded"),
+            (
+                "/docs",
+                "text/html; charset=utf-8",
+                "docs/swagger-ui-bundle.js",
+            ),
+            (
+                "/redoc",
+                "text/html; charset=utf-8",
+                "docs/redoc.standalone.js",
+            ),
+            (
+                "/docs/swagger-ui.css",
+                "text/css; charset=utf-8",
+                ".swagger-ui",
+            ),
+            ("/openapi.json", "application/json", "\"/predict/batch\""),
+            (
+                "/metrics",
+                "text/plain; version=0.0.4; charset=utf-8",
+                "forewarn_build_info",
+            ),
+            ("/health", "application/json", "no models"),
+            ("/-/healthy", "text/plain; charset=utf-8", "healthy"),
+            ("/api/v1/targets", "application/json", "\"targets\":[]"),
+            ("/api/v1/scoreboard", "application/json", "\"right\":0"),
+        ] {
+            let (response, text) = send(Request::get(path), Body::empty()).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert_eq!(header_of(&response, "content-type"), kind, "{path}");
+            assert!(text.contains(part), "{path}: {text:.300}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_document_names_every_route_and_the_signals() {
+        let (_, text) = send(Request::get("/openapi.json"), Body::empty()).await;
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let row = &document["components"]["schemas"]["Row"]["properties"];
+        assert_eq!(row["cpu_usage"]["maximum"], 100.0);
+        assert_eq!(document["components"]["schemas"]["Rows"]["maxItems"], 3);
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{pointer} leads nowhere"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_under_way_finish_before_the_end() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let served = tokio::spawn(serve(app(), vec![listener], async {
+            let _ = stopped.await;
+        }));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut buffer = vec![0; 4096];
+        let read = client.read(&mut buffer).await.unwrap();
+        assert!(
+            buffer[..read].starts_with(b"HTTP/1.1 100"),
+            "the handler waits for the body"
+        );
+        stop.send(()).unwrap();
+        client.write_all(b"{}").await.unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.starts_with("HTTP/1.1 503"), "{rest}");
+        served.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

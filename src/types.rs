@@ -1,0 +1,261 @@
+//! The nouns that every layer shares: targets, signals, units, incidents, risk levels, states.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// Name of one monitored thing: the values of `targets.label` joined with `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId(Arc<str>);
+
+impl TargetId {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a signal's numbers mean; decides its statistics and its valid range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// 0 to 100, bounded: has a projection to the horizon and a time to the limit.
+    Percent,
+    Milliseconds,
+    Seconds,
+    Count,
+    /// 0 to 1, bounded.
+    Ratio,
+    Bytes,
+    /// No unit; may be negative.
+    None,
+}
+
+impl Unit {
+    pub const ALL: [Unit; 7] = [
+        Unit::Percent,
+        Unit::Milliseconds,
+        Unit::Seconds,
+        Unit::Count,
+        Unit::Ratio,
+        Unit::Bytes,
+        Unit::None,
+    ];
+
+    /// The name used in config, model files and docs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Percent => "percent",
+            Unit::Milliseconds => "milliseconds",
+            Unit::Seconds => "seconds",
+            Unit::Count => "count",
+            Unit::Ratio => "ratio",
+            Unit::Bytes => "bytes",
+            Unit::None => "none",
+        }
+    }
+
+    /// The value at which the signal is exhausted, for bounded units.
+    pub fn limit(self) -> Option<f64> {
+        match self {
+            Unit::Percent => Some(100.0),
+            Unit::Ratio => Some(1.0),
+            _ => None,
+        }
+    }
+
+    /// Inclusive range of values that a caller of the API may send.
+    pub fn range(self) -> (f64, f64) {
+        match self {
+            Unit::None => (f64::MIN, f64::MAX),
+            _ => (0.0, self.limit().unwrap_or(f64::MAX)),
+        }
+    }
+}
+
+/// A named input of the model: what `signals.<name>` in the config defines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signal {
+    pub name: String,
+    pub unit: Unit,
+}
+
+/// A period in which a target is failing. `end` is exclusive: the first instant known to be healthy again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incident {
+    pub start: Timestamp,
+    /// `None` while it goes on.
+    pub end: Option<Timestamp>,
+}
+
+/// What told us that a target fails; of several at once the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// `failure.queries`
+    Query,
+    /// The `ALERTS` series in Prometheus.
+    Alerts,
+    /// Alertmanager's webhook.
+    Webhook,
+}
+
+impl Source {
+    pub const ALL: [Source; 3] = [Source::Query, Source::Alerts, Source::Webhook];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Query => "query",
+            Source::Alerts => "alerts",
+            Source::Webhook => "webhook",
+        }
+    }
+}
+
+/// Share of the risk scale a probability falls in; the bounds come from `risk_levels`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RiskLevel {
+    Minimal,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+impl RiskLevel {
+    pub fn name(self) -> &'static str {
+        match self {
+            RiskLevel::Minimal => "MINIMAL",
+            RiskLevel::Low => "LOW",
+            RiskLevel::Medium => "MEDIUM",
+            RiskLevel::High => "HIGH",
+            RiskLevel::Critical => "CRITICAL",
+        }
+    }
+}
+
+/// Lower bounds (exclusive) of the risk levels; ascending from `low` to `critical`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RiskLevels {
+    pub critical: f64,
+    pub high: f64,
+    pub medium: f64,
+    pub low: f64,
+}
+
+impl Default for RiskLevels {
+    fn default() -> Self {
+        Self {
+            critical: 0.8,
+            high: 0.6,
+            medium: 0.4,
+            low: 0.2,
+        }
+    }
+}
+
+impl RiskLevels {
+    pub fn level(&self, probability: f64) -> RiskLevel {
+        if probability > self.critical {
+            RiskLevel::Critical
+        } else if probability > self.high {
+            RiskLevel::High
+        } else if probability > self.medium {
+            RiskLevel::Medium
+        } else if probability > self.low {
+            RiskLevel::Low
+        } else {
+            RiskLevel::Minimal
+        }
+    }
+}
+
+/// Why a target has, or has not, a probability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    Ok,
+    WarmingUp,
+    MissingData,
+    Stale,
+    OutOfDistribution,
+    Failing,
+    Excluded,
+}
+
+impl TargetState {
+    pub const ALL: [TargetState; 7] = [
+        TargetState::Ok,
+        TargetState::WarmingUp,
+        TargetState::MissingData,
+        TargetState::Stale,
+        TargetState::OutOfDistribution,
+        TargetState::Failing,
+        TargetState::Excluded,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            TargetState::Ok => "ok",
+            TargetState::WarmingUp => "warming_up",
+            TargetState::MissingData => "missing_data",
+            TargetState::Stale => "stale",
+            TargetState::OutOfDistribution => "out_of_distribution",
+            TargetState::Failing => "failing",
+            TargetState::Excluded => "excluded",
+        }
+    }
+}
+
+/// Which part of the ensemble answers: `model.serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeMember {
+    Ensemble,
+    Xgboost,
+    RandomForest,
+    LogisticRegression,
+}
+
+impl ServeMember {
+    pub const ALL: [ServeMember; 4] = [
+        ServeMember::Ensemble,
+        ServeMember::Xgboost,
+        ServeMember::RandomForest,
+        ServeMember::LogisticRegression,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ServeMember::Ensemble => "ensemble",
+            ServeMember::Xgboost => "xgboost",
+            ServeMember::RandomForest => "random_forest",
+            ServeMember::LogisticRegression => "logistic_regression",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_itself_belongs_to_the_level_below() {
+        let levels = RiskLevels::default();
+        assert_eq!(levels.level(0.8), RiskLevel::High);
+        assert_eq!(levels.level(0.8001), RiskLevel::Critical);
+        assert_eq!(levels.level(0.2), RiskLevel::Minimal);
+    }
+}

@@ -1,0 +1,465 @@
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wiremock::MockServer;
+
+use forewarn::artifact;
+use forewarn::config::Config;
+use forewarn::evaluation::baselines::Prior;
+use forewarn::history::History;
+use forewarn::models;
+use forewarn::time::parse_time;
+use forewarn::training;
+use forewarn::types::ServeMember;
+
+use super::fleet::{MINUTES, ORIGIN, bundle, config, history, plan, record};
+use super::upstream::Prometheus;
+
+/// A models folder with the shared model in it, promoted.
+struct Models {
+    dir: TempDir,
+    id: String,
+    /// Prometheus' address.
+    url: String,
+}
+
+impl Models {
+    fn new() -> Self {
+        let models = Self {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            id: bundle().manifest.id.clone(),
+            url: "http://127.0.0.1:9".into(),
+        };
+        models.add(&models.id);
+        models::promote(models.path(), &models.id).expect("the model can be promoted");
+        models
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn add(&self, name: &str) {
+        let dir = self.path().join(name);
+        artifact::write(&bundle(), &dir, "# The card\n", &json!({})).expect("the model is written");
+    }
+
+    fn run(&self, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_forewarn"))
+            .args(args)
+            .args(["--config.file", "deploy/demo/config.yaml"])
+            .env("FOREWARN_PROMETHEUS_URL", &self.url)
+            .env("MODEL_PATH", self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // A command that refuses its arguments does not read.
+        stdin.write_all(input.as_bytes()).ok();
+        drop(stdin);
+        child.wait_with_output().expect("the binary ends")
+    }
+
+    fn ok(&self, args: &[&str], input: &str) -> String {
+        let output = self.run(args, input);
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    fn json(&self, args: &[&str], input: &str) -> Value {
+        serde_json::from_str(&self.ok(args, input)).expect("JSON")
+    }
+
+    fn refused(&self, args: &[&str], input: &str) -> String {
+        self.exits(1, args, input)
+    }
+
+    fn exits(&self, code: i32, args: &[&str], input: &str) -> String {
+        let output = self.run(args, input);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{args:?}: {}",
+            text(&output.stdout)
+        );
+        text(&output.stderr)
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const ROWS: &str = r#"[
+    {"cpu_usage": 35, "memory_usage": 50.5, "disk_usage": 40, "network_latency_ms": 20, "error_count": 0, "response_time_ms": 150, "active_connections": 80},
+    {"cpu_usage": 97, "memory_usage": 96, "error_count": 400, "response_time_ms": 3000, "zone": "a"}
+]"#;
+
+/// What the library says of a row at the time of its answer.
+fn expected(row: &Value, answer: &Value) -> f64 {
+    let (bundle, config) = (bundle(), config());
+    let at = answer["timestamp"].as_str().expect("a timestamp");
+    let t = parse_time(&at.replace("+00:00", "Z"), ORIGIN)
+        .expect("a time")
+        .floor(config.step);
+    let mut window = bundle.catalogue.window();
+    window.advance(t);
+    for (i, signal) in bundle.catalogue.signals().iter().enumerate() {
+        if let Some(value) = row[&signal.name].as_f64() {
+            window.set(i, t, value as f32);
+        }
+    }
+    let score = bundle.score_snapshot(&bundle.features(&window, t));
+    (score.of(ServeMember::Ensemble) * 1e4).round() / 1e4
+}
+
+#[test]
+fn predict_answers_what_the_library_says_in_every_format() {
+    let models = Models::new();
+    let rows: Value = serde_json::from_str(ROWS).expect("JSON");
+    let rows = rows.as_array().expect("an array");
+    let answers = models.json(&["predict"], ROWS);
+    assert_eq!(answers.as_array().map(Vec::len), Some(2));
+    for (row, answer) in rows.iter().zip(answers.as_array().expect("an array")) {
+        assert_eq!(answer["failure_probability"], expected(row, answer));
+        assert_eq!(answer["model_id"], models.id);
+        assert_eq!(answer["history"], "none");
+    }
+    assert_ne!(
+        answers[0]["failure_probability"], answers[1]["failure_probability"],
+        "else their order would not show"
+    );
+    assert_eq!(answers[1]["missing"].as_array().map(Vec::len), Some(3));
+    assert_eq!(answers[1]["ignored"], json!(["zone"]));
+
+    let one = models.json(&["predict"], &rows[0].to_string());
+    assert_eq!(one["failure_probability"], expected(&rows[0], &one));
+
+    let lines = format!("{}\n\n{}\n", rows[0], rows[1]);
+    let printed = models.ok(&["predict", "--format", "ndjson"], &lines);
+    let printed: Vec<Value> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    assert_eq!(printed.len(), 2);
+    for (row, answer) in rows.iter().zip(&printed) {
+        assert_eq!(answer["failure_probability"], expected(row, answer));
+    }
+
+    let csv = "\u{feff}host,cpu_usage,memory_usage,error_count,response_time_ms\r\n\"a,b\",97,96.0,400,3e3\r\nc,35,,0,\r\n";
+    let file = models.path().join("rows.csv");
+    std::fs::write(&file, csv).expect("the file is written");
+    let file = file.display().to_string();
+    let printed = models.ok(&["predict", "--format", "csv", "--input", &file], "");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(
+        lines[0],
+        "host,cpu_usage,memory_usage,error_count,response_time_ms,failure_probability,failure_risk"
+    );
+    assert!(
+        lines[1].starts_with("\"a,b\",97,96.0,400,3e3,"),
+        "{}",
+        lines[1]
+    );
+    let probability = |line: &str| {
+        line.rsplit(',')
+            .nth(1)
+            .and_then(|cell| cell.parse::<f64>().ok())
+            .expect("a probability")
+    };
+    let same = models.json(
+        &["predict"],
+        r#"{"cpu_usage": 97, "memory_usage": 96, "error_count": 400, "response_time_ms": 3000}"#,
+    );
+    assert_eq!(same["failure_probability"], probability(lines[1]));
+    assert_ne!(probability(lines[1]), probability(lines[2]));
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn predict_uses_the_history_of_a_row() {
+    let models = Models::new();
+    let rows: Value = serde_json::from_str(ROWS).expect("JSON");
+    let (mut row, body) = (rows[0].clone(), rows[0].clone());
+    row["history"] = Value::from(vec![body; 60]);
+    assert_eq!(
+        models.json(&["predict"], &row.to_string())["history"],
+        "request"
+    );
+}
+
+#[test]
+fn predict_names_the_row_and_the_field() {
+    let models = Models::new();
+    for (format, input, expected) in [
+        (
+            "json",
+            r#"[{"cpu_usage": 1}, {"cpu_usage": "5"}, {"cpu_usage": 101, "disk_usage": true}]"#,
+            &[
+                "stdin: 2 of 3 rows are wrong",
+                "row 2: /cpu_usage is a string; must be a number or null",
+                "row 3: /cpu_usage is 101; must be between 0 and 100 (percent); /disk_usage is a boolean",
+            ][..],
+        ),
+        (
+            "json",
+            "{\"cpu_usage\": 1}\n{}",
+            &["not JSON", "--format ndjson"],
+        ),
+        (
+            "json",
+            r#"{"cpu_usage": 1, "target": "web-1"}"#,
+            &["/target names no known target", "forewarn serve"],
+        ),
+        (
+            "json",
+            "[[]]",
+            &["row 1: the body is an array; must be an object"],
+        ),
+        (
+            "ndjson",
+            "{\"cpu_usage\": 1}\n{\"cpu\": 1}\n",
+            &["line 2: the body has none of the model's signals"],
+        ),
+        ("ndjson", "{\"cpu_usage\": NaN}", &["line 1: not JSON"]),
+        ("csv", "", &["is empty"]),
+        (
+            "csv",
+            "host,load\na,1\n",
+            &["line 1: the header names none of the model's signals: cpu_usage"],
+        ),
+        (
+            "csv",
+            "host,cpu_usage\na,1\nb,x\n",
+            &["line 3: /cpu_usage is a string"],
+        ),
+        (
+            "csv",
+            "host,cpu_usage\na,1,2\n",
+            &["line 2: has 3 cells, and the header 2"],
+        ),
+        (
+            "csv",
+            "host,cpu_usage\n\"a,1\n",
+            &["line 2: a quoted cell does not end"],
+        ),
+    ] {
+        let problem = models.refused(&["predict", "--format", format], input);
+        for expected in expected {
+            assert!(
+                problem.contains(expected),
+                "{input}: no {expected:?} in {problem}"
+            );
+        }
+    }
+    let problem = models.refused(&["predict", "--input", "absent.json"], "");
+    assert!(problem.contains("cannot read absent.json"), "{problem}");
+    assert_eq!(models.json(&["predict"], "[]"), json!([]));
+}
+
+#[test]
+fn models_are_listed_promoted_and_rolled_back() {
+    let models = Models::new();
+    let id = models.id.as_str();
+    let nothing_before = models.refused(&["model", "rollback"], "");
+    assert!(
+        nothing_before.contains("no model was served before"),
+        "{nothing_before}"
+    );
+    models.add("second");
+    let list = || {
+        let list = models.json(&["model", "list", "--output", "json"], "");
+        let row = |name: &str| {
+            let rows = list.as_array().expect("an array");
+            let found = rows.iter().find(|row| row["name"] == name);
+            found.expect("the model is listed").clone()
+        };
+        (row(id), row("second"))
+    };
+    let (first, second) = list();
+    let manifest = &bundle().manifest;
+    assert_eq!(first["current"], true);
+    assert_eq!(second["current"], false);
+    assert_eq!(first["incidents"], manifest.training.incidents);
+    assert_eq!(first["roc_auc"], manifest.metrics["ensemble"]["roc_auc"]);
+    assert_eq!(first["trained_until"], manifest.training.end);
+
+    models.ok(&["model", "promote", "second"], "");
+    let (first, second) = list();
+    assert_eq!(
+        (&first["previous"], &second["current"]),
+        (&json!(true), &json!(true))
+    );
+    let table = models.ok(&["model", "list"], "");
+    assert!(table.contains(&format!("* second ({id})")), "{table}");
+    assert!(table.contains(&format!("< {id}")), "{table}");
+    models.ok(&["model", "rollback"], "");
+    assert_eq!(list().0["current"], true);
+    models.ok(&["model", "rollback"], "");
+    assert_eq!(list().1["current"], true, "a second rollback returns");
+
+    assert_eq!(models.ok(&["model", "inspect"], ""), "# The card\n");
+    let inspected = models.json(&["model", "inspect", id, "--output", "json"], "");
+    assert_eq!(inspected, json!(manifest));
+}
+
+#[test]
+fn what_is_no_whole_fitting_model_is_not_promoted() {
+    let models = Models::new();
+    models.add("damaged");
+    let file = models.path().join("damaged/full/xgboost.json");
+    let mut bytes = std::fs::read(&file).expect("the file is there");
+    bytes[100] ^= 1;
+    std::fs::write(&file, bytes).expect("the file is written");
+    for (name, why) in [
+        ("damaged", "checksum"),
+        ("absent", "there is no model absent"),
+        ("..", "not the name of a model"),
+    ] {
+        let problem = models.refused(&["model", "promote", name], "");
+        assert!(problem.contains(why), "{problem}");
+    }
+    let served = models::served(models.path()).expect("the folder can be read");
+    assert_eq!(served.as_deref(), Some(models.id.as_str()));
+
+    std::fs::write(models.path().join("damaged/manifest.json"), "{").expect("written");
+    let list = models.ok(&["model", "list"], "");
+    assert!(list.contains("is not a model manifest"), "{list}");
+}
+
+/// Two days after what the model has learned from, and what windows need before them.
+fn later() -> &'static History {
+    static LATER: OnceLock<History> = OnceLock::new();
+    LATER.get_or_init(|| record(MINUTES - 1440, MINUTES + 2 * 1440))
+}
+
+async fn upstream(history: &'static History) -> (MockServer, Models) {
+    let server = MockServer::start().await;
+    let config: Arc<Config> = Arc::new(config());
+    Prometheus::new(&config, history).mount(&server).await;
+    let mut models = Models::new();
+    models.url = server.uri();
+    (server, models)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backtest_says_what_the_library_says() {
+    let (_server, models) = upstream(later()).await;
+    let start = later().time(1440);
+    let end = later().time(later().steps() - 1);
+    let (from, to) = (start.to_string(), end.to_string());
+    let args = ["backtest", "--start", &from, "--end", &to];
+    let mut report = models.json(&[&args[..], &["--output", "json"]].concat(), "");
+
+    let plan = plan();
+    let backfill = forewarn::tracker::backfill(&plan.catalogue, &plan.rules);
+    let known = record(
+        MINUTES - (backfill.as_secs() / 60) as usize,
+        MINUTES + 2 * 1440,
+    );
+    let replay = training::replay(&known, &plan, &|_, _| ());
+    let first = known
+        .times()
+        .position(|t| t == start)
+        .expect("the start is recorded");
+    let bundle = bundle();
+    let prior = bundle
+        .manifest
+        .training
+        .prior
+        .clone()
+        .expect("train stores it");
+    let evaluation = replay.evaluate(
+        &known,
+        &plan,
+        (first, known.steps()),
+        &bundle.score_rows(&replay.features),
+        &prior,
+        bundle.manifest.threshold.alarming(),
+    );
+    assert!(
+        evaluation.incidents > 5,
+        "{} incidents show little",
+        evaluation.incidents
+    );
+    let fields = report.as_object_mut().expect("an object");
+    assert_eq!(fields.remove("overlaps_training"), Some(json!(false)));
+    assert_eq!(fields.remove("model_id"), Some(json!(models.id)));
+    let timing = fields.remove("timing").expect("timing");
+    assert!(timing["total_seconds"].as_f64() > Some(0.0), "{timing}");
+    assert_eq!(report, json!(evaluation));
+    assert_eq!(report["start"], start.as_secs_f64());
+    assert_ne!(
+        report["baselines"]["time_of_day"], report["baselines"]["prior"],
+        "the hours of the training rows are known"
+    );
+    assert_ne!(prior, Prior::flat(bundle.manifest.training.base_rate));
+
+    let table = models.ok(&args, "");
+    assert!(table.contains(&evaluation.table()), "{table}");
+    assert!(!table.contains("warning"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backtest_refuses_what_the_model_has_learned_from() {
+    let (_server, models) = upstream(history()).await;
+    let from = history().time(MINUTES - 1440).to_string();
+    let args = [
+        "backtest",
+        "--start",
+        &from,
+        "--end",
+        &history().time(MINUTES + 60).to_string(),
+    ];
+    let problem = models.refused(&args, "");
+    for expected in [models.id.as_str(), "overlaps", "--allow-overlap"] {
+        assert!(problem.contains(expected), "{problem}");
+    }
+    let overlapping = [&args[..], &["--allow-overlap"]].concat();
+    assert!(models.ok(&overlapping, "").contains("warning: model"));
+    let json = models.json(&[&overlapping[..], &["--output", "json"]].concat(), "");
+    assert_eq!(json["overlaps_training"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backtest_refuses_ranges_and_histories_that_show_nothing() {
+    let (_server, models) = upstream(later()).await;
+    let (start, end) = (
+        later().time(1440).to_string(),
+        later().time(3000).to_string(),
+    );
+    for (code, from, to, why) in [
+        (2, &end, &start, "is not before --end"),
+        (
+            2,
+            &"yesterday".to_string(),
+            &end,
+            "--start: \"yesterday\" is not a time",
+        ),
+        (
+            1,
+            &start,
+            &later().time(1450).to_string(),
+            "shorter than the horizon",
+        ),
+        (
+            1,
+            &"2026-03-01T00:00:00Z".to_string(),
+            &"2026-03-02T00:00:00Z".to_string(),
+            "no signal returned a series",
+        ),
+    ] {
+        let problem = models.exits(code, &["backtest", "--start", from, "--end", to], "");
+        assert!(problem.contains(why), "{problem}");
+    }
+}

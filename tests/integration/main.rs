@@ -1,0 +1,20 @@
+//! One binary for what no module can test alone.
+
+/// What a user sees of the built binary when something is wrong: message, exit code, what goes on.
+mod bad_input;
+/// The commands that work on a model, run as a user runs them.
+mod commands;
+/// A simulated history and a small model trained on it, shared by the tests below.
+mod fleet;
+/// Lower layers do not import higher ones.
+mod layering;
+/// Serving computes what training computed, and no later sample changes an earlier row.
+mod replay;
+/// The server and its cycle with a real model, against a stand-in for Prometheus that fails on demand.
+mod serving;
+/// The same data and seed give the same model on any number of threads; labels without meaning teach nothing.
+mod training;
+/// What is generated from the code is current: docs/features.md.
+mod docs;
+/// A stand-in for Prometheus that answers from a recorded history and fails on demand.
+mod upstream;

@@ -1,0 +1,461 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use hyper::{Request, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+use wiremock::MockServer;
+
+use forewarn::config::Config;
+use forewarn::history::History;
+use forewarn::learning;
+use forewarn::metrics::{Format, Metrics, ModelCard};
+use forewarn::runner::Runner;
+use forewarn::server::{self, App};
+use forewarn::state::{IncidentRecord, Store};
+use forewarn::time::Timestamp;
+use forewarn::types::{Signal, Source, TargetId, TargetState};
+
+use super::fleet::{ORIGIN, bundle, config, history};
+use super::upstream::{
+    DOWN, DUPLICATES, FAILURE_QUERY_REFUSED, GOOD, MEMORY_QUERY_REFUSED, Prometheus,
+};
+
+static NOW: AtomicI64 = AtomicI64::new(ORIGIN.0);
+
+struct World {
+    app: Arc<App>,
+    runner: Runner,
+    prometheus: Prometheus,
+    _server: MockServer,
+    _state: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(config()).await
+    }
+
+    async fn with(mut config: Config) -> Self {
+        let server = MockServer::start().await;
+        let state = tempfile::tempdir().expect("a temporary folder");
+        config.prometheus.url = server.uri();
+        config.prometheus.timeout = std::time::Duration::from_millis(500);
+        let config = Arc::new(config);
+        let prometheus = Prometheus::new(&config, history());
+        prometheus.mount(&server).await;
+        let store =
+            Store::open(state.path(), config.state.retention).expect("the state can be opened");
+        let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
+        let metrics = Metrics::new(&signals, ORIGIN).expect("the metrics are valid");
+        let app = Arc::new(App::new(config.clone(), metrics, Some(store), || {
+            Timestamp(NOW.load(Ordering::Relaxed))
+        }));
+        app.model.store(Some(bundle()));
+        let runner = runner(&app);
+        Self {
+            app,
+            runner,
+            prometheus,
+            _server: server,
+            _state: state,
+        }
+    }
+
+    fn state(&self, target: &TargetId) -> Option<TargetState> {
+        let snapshot = self.app.snapshot.load_full().expect("a cycle has run");
+        let mut assessments = snapshot.assessments.iter();
+        assessments.find(|a| a.target == *target).map(|a| a.state)
+    }
+
+    /// The target's stored incidents since `n`, newest first.
+    fn incidents(&self, target: &TargetId, n: usize) -> Vec<IncidentRecord> {
+        let store = self.app.store.as_ref().expect("state is on");
+        let mut incidents = store
+            .incidents(minute(n), Timestamp(i64::MAX), 1000)
+            .expect("the state can be read");
+        incidents.retain(|incident| incident.target == *target);
+        incidents
+    }
+
+    fn mode(&self, mode: u8) {
+        self.prometheus.mode.store(mode, Ordering::Relaxed);
+    }
+
+    fn states(&self) -> HashMap<TargetState, usize> {
+        let snapshot = self.app.snapshot.load_full().expect("a cycle has run");
+        let mut states = HashMap::new();
+        for assessment in &snapshot.assessments {
+            *states.entry(assessment.state).or_default() += 1;
+        }
+        states
+    }
+
+    fn metrics(&self) -> String {
+        let card = ModelCard::of(&bundle());
+        self.app.metrics.render(
+            self.app.snapshot.load_full().as_deref(),
+            Some(&card),
+            Format::Text,
+        )
+    }
+
+    async fn post(&self, route: &str, content_type: &str, body: String) -> (StatusCode, Value) {
+        let request = Request::post(route)
+            .header("content-type", content_type)
+            .body(Body::from(body))
+            .expect("a request");
+        let answer = server::router(self.app.clone())
+            .oneshot(request)
+            .await
+            .expect("an answer");
+        let status = answer.status();
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        (
+            status,
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        )
+    }
+}
+
+/// As after a start with the state that is there.
+fn runner(app: &Arc<App>) -> Runner {
+    Runner::new(app.clone(), bundle(), &learning::plan(&app.config)).expect("a runner")
+}
+
+fn minute(n: usize) -> Timestamp {
+    history().time(n)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cycle_scores_at_once_and_asks_for_no_point_twice() {
+    let mut world = World::new().await;
+    for n in [3000, 3001, 3002, 3005, 3006] {
+        world.runner.cycle(minute(n)).await;
+        let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+        assert_eq!(snapshot.at, minute(n));
+        assert_eq!(snapshot.assessments.len(), history().targets().len());
+    }
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+    for (query, points) in world
+        .prometheus
+        .asked
+        .lock()
+        .expect("no test panicked")
+        .iter()
+    {
+        let mut once = points.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(
+            once.len(),
+            points.len(),
+            "{query} was asked for a point twice"
+        );
+        assert_eq!(
+            (once.last().expect("points") - once[0]) / 60_000 + 1,
+            once.len() as i64,
+            "{query} has a hole"
+        );
+    }
+    let metrics = world.metrics();
+    for line in [
+        "forewarn_cycles_total 5",
+        "forewarn_prometheus_up 1",
+        "failure_probability{target=\"shop-01\",service=\"s\"}",
+    ] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_query_stops_no_cycle() {
+    let mut world = World::new().await;
+    world.mode(MEMORY_QUERY_REFUSED);
+    world.runner.cycle(minute(3000)).await;
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+    assert!(
+        world
+            .metrics()
+            .contains("forewarn_queries_total{result=\"bad_query\"} 1")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_prometheus_makes_targets_stale_and_ends_by_itself() {
+    let mut world = World::new().await;
+    world.runner.cycle(minute(3000)).await;
+    world.mode(DOWN);
+    world.runner.cycle(minute(3001)).await;
+    assert_eq!(
+        world.states(),
+        HashMap::from([(TargetState::Stale, history().targets().len())])
+    );
+    let metrics = world.metrics();
+    assert!(metrics.contains("forewarn_prometheus_up 0"));
+    assert!(
+        !metrics
+            .lines()
+            .any(|line| line.starts_with("failure_probability{")),
+        "a stale target has no probability"
+    );
+    let (status, answer) = world
+        .post(
+            "/predict",
+            "application/json",
+            json!({"cpu_usage": 20}).to_string(),
+        )
+        .await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    world.mode(GOOD);
+    world.runner.cycle(minute(3002)).await;
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duplicate_series_count_as_missing() {
+    let mut world = World::new().await;
+    world.mode(DUPLICATES);
+    world.runner.cycle(minute(3000)).await;
+    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let window = snapshot.windows.values().next().expect("targets");
+    assert_eq!(
+        window.get(0, 0),
+        None,
+        "neither of two series is known to be right"
+    );
+    assert!(window.get(1, 0).is_some());
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incidents_are_recorded_and_survive_a_restart_of_the_runner() {
+    let mut world = World::new().await;
+    let (target, start) = first_failure(history(), 2000);
+    for n in start - 2..start + 3 {
+        world.runner.cycle(minute(n)).await;
+    }
+    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let failing = snapshot
+        .assessments
+        .iter()
+        .find(|a| a.target == target)
+        .expect("the target is there");
+    assert_eq!(failing.state, TargetState::Failing);
+    assert!(
+        failing.risk.is_none(),
+        "a failing target has no probability"
+    );
+    let store = world.app.store.clone().expect("state is on");
+    let stored = |at| {
+        store
+            .incidents(minute(0), at, 100)
+            .expect("the state can be read")
+    };
+    let incident = stored(minute(start + 3))
+        .into_iter()
+        .find(|i| i.target == target && i.start == minute(start));
+    assert_eq!(incident.expect("the incident is stored").end, None);
+    assert!(
+        world
+            .metrics()
+            .contains("forewarn_incidents_total{source=\"query\"} 1")
+    );
+
+    world.runner = runner(&world.app);
+    world.runner.cycle(minute(start + 4)).await;
+    let same: Vec<_> = stored(minute(start + 5))
+        .into_iter()
+        .filter(|i| i.target == target && i.start == minute(start))
+        .collect();
+    assert_eq!(same.len(), 1, "the incident is counted once");
+}
+
+fn first_failure(history: &History, from: usize) -> (TargetId, usize) {
+    let starts = history.targets().iter().filter_map(|(target, recorded)| {
+        (from..history.steps())
+            .find(|&i| recorded.failing[i].is_some() && recorded.failing[i - 1].is_none())
+            .map(|i| (target.clone(), i))
+    });
+    starts.min_by_key(|(_, i)| *i).expect("something fails")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn predict_answers_with_and_without_history() {
+    let mut world = World::new().await;
+    world.runner.cycle(minute(3000)).await;
+    NOW.store(minute(3001).0, Ordering::Relaxed);
+    let body = json!({"cpu_usage": 35, "memory_usage": 50, "disk_usage": 40, "network_latency_ms": 20, "error_count": 0, "response_time_ms": 150, "active_connections": 80});
+    let ask = |body: Value| {
+        world.post(
+            "/predict?explain=true",
+            "application/json",
+            body.to_string(),
+        )
+    };
+    let (status, alone) = ask(body.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{alone}");
+    assert_eq!(
+        (alone["history"].as_str(), alone["model_origin"].as_str()),
+        (Some("none"), Some("simulated"))
+    );
+    assert_eq!(alone["models"].as_object().map(|m| m.len()), Some(3));
+    let probability = alone["failure_probability"].as_f64().expect("a number");
+    assert!((0.0..=1.0).contains(&probability));
+    assert_eq!(
+        alone["confidence"].as_f64(),
+        Some((probability.max(1.0 - probability) * 1000.0).round() / 1000.0)
+    );
+    assert!(!alone["reasons"].as_array().expect("reasons").is_empty());
+
+    let mut with_history = body.clone();
+    with_history["history"] = Value::from(vec![body.clone(); 60]);
+    assert_eq!(ask(with_history).await.1["history"], "request");
+    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let target = &snapshot
+        .assessments
+        .iter()
+        .find(|a| a.state == TargetState::Ok)
+        .expect("a healthy target")
+        .target;
+    let mut live = body.clone();
+    live["target"] = Value::from(target.as_str());
+    assert_eq!(ask(live).await.1["history"], "live");
+
+    let batch = |n: usize| Value::from(vec![body.clone(); n]).to_string();
+    let (status, answers) = world
+        .post("/predict/batch", "application/json", batch(1000))
+        .await;
+    assert_eq!(
+        (status, answers.as_array().map(Vec::len)),
+        (StatusCode::OK, Some(1000))
+    );
+    assert_eq!(
+        answers[999]["failure_probability"],
+        alone["failure_probability"]
+    );
+    for (rows, text) in [(0, "1 to 1000"), (1001, "1001")] {
+        let (status, problem) = world
+            .post("/predict/batch", "application/json", batch(rows))
+            .await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(problem.to_string().contains(text), "{problem}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_stored_once() {
+    let world = World::new().await;
+    let body = std::fs::read_to_string("tests/fixtures/alertmanager/0.25/firing-3.json")
+        .expect("the fixture is there");
+    for stored in [3, 0] {
+        let (status, answer) = world
+            .post("/webhook/alertmanager", "application/json", body.clone())
+            .await;
+        assert_eq!(
+            (status, answer["stored"].as_u64()),
+            (StatusCode::OK, Some(stored)),
+            "{answer}"
+        );
+    }
+    let (status, _) = world
+        .post("/webhook/alertmanager", "application/json", "{}".into())
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answer_to_the_failure_query_a_target_stays_what_it_was() {
+    let mut world = World::new().await;
+    let (target, start) = first_failure(history(), 2000);
+    for n in start - 1..start + 1 {
+        world.runner.cycle(minute(n)).await;
+    }
+    world.mode(FAILURE_QUERY_REFUSED);
+    for n in start + 1..start + 12 {
+        world.runner.cycle(minute(n)).await;
+        assert_eq!(world.state(&target), Some(TargetState::Failing), "{n}");
+    }
+    assert_eq!(world.incidents(&target, start)[0].end, None);
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_received_is_an_incident_that_goes_on_over_a_restart() {
+    let mut config = config();
+    config.failure.alerts = vec![[("severity".into(), "critical".into())].into()];
+    let mut world = World::with(config).await;
+    world.runner.cycle(minute(3000)).await;
+    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let healthy = |a: &&forewarn::assessment::Assessment| a.state == TargetState::Ok;
+    let found = snapshot.assessments.iter().find(healthy);
+    let target = found.expect("a healthy target").target.clone();
+    let alert = |name: &str, severity: &str| {
+        json!({"status": "firing", "startsAt": minute(3001).to_string(), "endsAt": "0001-01-01T00:00:00Z",
+            "labels": {"alertname": "Down", "severity": severity, "instance": name}})
+    };
+    let alerts = [
+        alert(target.as_str(), "critical"),
+        alert("nobody", "critical"),
+        alert("shop-01", "info"),
+    ];
+    let body = json!({"version": "4", "alerts": alerts}).to_string();
+    let (status, answer) = world
+        .post("/webhook/alertmanager", "application/json", body)
+        .await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    for n in 3001..3004 {
+        world.runner.cycle(minute(n)).await;
+    }
+    assert_eq!(world.state(&target), Some(TargetState::Failing));
+    assert_eq!(
+        world.state(&TargetId::new("nobody")),
+        None,
+        "an alert alone makes no target"
+    );
+    let metrics = world.metrics();
+    for (source, count) in [("webhook", 1), ("alerts", 0)] {
+        let line = format!("forewarn_incidents_total{{source=\"{source}\"}} {count}\n");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
+    let missed = |world: &World| {
+        let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+        let recent = snapshot.scoreboard.recent.clone();
+        recent
+            .iter()
+            .filter(|o| o.target == target.as_str())
+            .count()
+    };
+    let (before, known) = (missed(&world), world.incidents(&target, 3001));
+    assert_eq!(
+        (known.len(), known[0].source, known[0].start),
+        (1, Source::Webhook, minute(3001))
+    );
+
+    // So long that the backfill does not reach the beginning.
+    world.runner = runner(&world.app);
+    for n in [3300, 3301] {
+        world.runner.cycle(minute(n)).await;
+        assert_eq!(world.state(&target), Some(TargetState::Failing));
+    }
+    assert_eq!(
+        world.incidents(&target, 3001),
+        known,
+        "one incident, still open"
+    );
+    assert_eq!(missed(&world), before, "and judged once");
+    assert!(
+        world
+            .metrics()
+            .contains("forewarn_incidents_total{source=\"webhook\"} 1\n")
+    );
+}

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Runs every query of every dashboard against a real Prometheus: no query may fail, no panel may stay empty."""
+import argparse
+import json
+import pathlib
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+# (dashboard, panel) that shows nothing while all is well, and why.
+FEW = "given from 10 judged alarms, 10 incidents or a target-week of scores on"
+FORESEEN = "only when a foreseen failure has begun"
+MAY_BE_EMPTY = {
+    **{(board, panel): FEW for board in ("fleet", "quality", "target") for panel in ("Precision", "Recall", "False alarms / target-week")},
+    ("quality", "Precision and recall"): FEW,
+    **{(board, "Lead time, median"): FORESEEN for board in ("fleet", "quality", "target")},
+    ("quality", "Lead time"): FORESEEN,
+    ("health", "Prediction duration"): "only when somebody calls /predict",
+}
+
+# The same, only while no target was at risk.
+QUIET = {("fleet", "Alerts of forewarn"), ("target", "Reasons over time"), ("target", "Reasons now"), ("target", "Alerts about this target")}
+
+
+def ask(base, path, **parameters):
+    url = f"{base}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.load(answer)["data"]["result"]
+    except urllib.error.HTTPError as error:
+        body = error.read().decode(errors="replace")
+        raise RuntimeError(json.loads(body)["error"] if body.startswith("{") else f"{error}: {body[:200]}") from None
+    except OSError as error:
+        raise RuntimeError(f"{base}: {error}") from None
+
+
+def pick_target(base, window):
+    """A target that forewarn has warned of, so that its panels have something to show, and whether there is one."""
+    warned = f'last_over_time(ALERTS{{forewarn="true",alertstate="firing"}}[{window}]) and on (target) last_over_time(forewarn_feature_contribution[{window}])'
+    for query in (warned, f"last_over_time(forewarn_target_state[{window}])"):
+        found = ask(base, "query", query=f"topk(1, {query})")
+        if found:
+            return found[0]["metric"]["target"], query == warned
+    raise RuntimeError(f"{base} has no forewarn_target_state within {window}: is forewarn running and scraped?")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prometheus", required=True, metavar="URL")
+    parser.add_argument("--minutes", type=float, default=5, help="how far back to look (default: %(default)s)")
+    parser.add_argument("--rate-interval", default="15s", help="what $__rate_interval becomes, at least four scrape intervals (default: %(default)s)")
+    options = parser.parse_args()
+
+    base, seconds = options.prometheus.rstrip("/"), int(options.minutes * 60)
+    end, step = int(time.time()), max(1, seconds // 200)
+    target, warned = pick_target(base, f"{seconds}s")
+    variables = {"target": target, "__range": f"{seconds}s", "__range_s": str(seconds),
+                 "__interval": options.rate_interval, "__rate_interval": options.rate_interval}
+    print(f"the last {seconds} s, target {target}, {'which forewarn warned of' if warned else 'no target was at risk'}")
+
+    def series(expr):
+        expr = re.sub(r"\$\{?(\w+)\}?", lambda match: variables[match[1]], expr)
+        found = ask(base, "query_range", query=expr, start=end - seconds, end=end, step=step)
+        # A quantile of nothing is NaN, which draws nothing.
+        return [one for one in found if any(value != "NaN" for _, value in one["values"])]
+
+    may_be_empty = MAY_BE_EMPTY | ({} if warned else dict.fromkeys(QUIET, "no target was at risk"))
+    failures, waived = 0, set(MAY_BE_EMPTY) | QUIET
+    for path in sorted((pathlib.Path(__file__).parents[1] / "dashboards").glob("*.json")):
+        board = json.loads(path.read_text())
+        panels = [(p["title"], p["targets"], may_be_empty.get((path.stem, p["title"]))) for p in board["panels"] if p.get("targets")]
+        # Annotations mark what happened, and mostly nothing has.
+        panels += [(f"annotation {a['name']}", [a], "nothing to mark") for a in board["annotations"]["list"] if a.get("expr")]
+        for title, targets, excuse in panels:
+            waived.discard((path.stem, title))
+            found, error = 0, None
+            for target in targets:
+                try:
+                    found += len(series(target["expr"]))
+                except (RuntimeError, KeyError) as problem:
+                    error = f"{type(problem).__name__} {problem} in {target['expr']}"
+            ok = not error and (found or excuse)
+            failures += not ok
+            print(f"{'ok  ' if ok else 'FAIL'}  {path.stem}: {title}: {error or (f'{found} series' if found or not excuse else f'empty: {excuse}')}")
+    for board, title in sorted(waived):
+        failures += 1
+        print(f"FAIL  {board}: {title}: may be empty, but there is no such panel")
+    sys.exit(f"{failures} panels failed" if failures else 0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RuntimeError as problem:
+        sys.exit(str(problem))

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Every check of the project, from nothing but Rust: formatting, lints, unit and integration
+# tests, rules and configs with the real tools, and the whole chain on real servers.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/packages.sh
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+step "programs the tests need"
+need cargo=cargo curl=curl jq=jq perl=perl python3=python3 prometheus=prometheus promtool=prometheus \
+  prometheus-alertmanager=prometheus-alertmanager amtool=prometheus-alertmanager
+
+step "formatting"
+cargo fmt --check
+step "lints"
+cargo clippy --locked --all-targets --quiet -- -D warnings
+step "unit and integration tests"
+cargo test --locked --quiet
+step "alerting rules and configs"
+tests/rules.sh
+step "the whole chain on real servers"
+tests/e2e.sh
+step "all checks passed"
