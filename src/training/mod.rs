@@ -1,0 +1,181 @@
+//! From recorded history to a fitted, calibrated, evaluated ensemble. Pure:
+//! the same history and seed give the same bytes on any number of threads.
+
+mod facts;
+mod replay;
+mod sample;
+
+use std::time::Duration;
+
+pub use facts::LabelReport;
+pub use replay::{Replay, TargetRows, replay};
+
+use crate::evaluation::baselines::Prior;
+use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
+use crate::features::Catalogue;
+use crate::history::History;
+use crate::labels::FailureRules;
+use crate::model::{Ensemble, FitError, FitParams};
+use crate::surrogate;
+use crate::tracker::Limits;
+use sample::{Sample, Slices};
+
+/// Reports a stage's name and the share of it that is done.
+pub type Progress<'a> = &'a (dyn Fn(&str, f64) + Sync);
+
+/// Everything that decides what a history is turned into.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub catalogue: Catalogue,
+    pub rules: FailureRules,
+    pub limits: Limits,
+    pub fit: FitParams,
+    pub max_rows: usize,
+    pub folds: usize,
+    /// For the whole fleet.
+    pub false_alarms_per_week: f64,
+    /// The alert rule's own `for`.
+    pub alert_for: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(
+        "no target has a sample in the range: check the signals' queries with `forewarn check queries`"
+    )]
+    NoTargets,
+    #[error(
+        "{found} incidents are too few to learn from (at least {needed} in the {part}): widen train.range, choose another failure definition, or start with the shipped model"
+    )]
+    TooFewIncidents {
+        found: usize,
+        needed: usize,
+        part: &'static str,
+    },
+    #[error(
+        "the range of {have} is too short: with a horizon of {horizon} and features that look {lookback} back it must be {needed} at least"
+    )]
+    TooShort {
+        have: String,
+        horizon: String,
+        lookback: String,
+        needed: String,
+    },
+    #[error(transparent)]
+    Fit(#[from] FitError),
+}
+
+pub struct Trained {
+    pub full: Ensemble,
+    pub snapshot: Ensemble,
+    /// `None` when no threshold keeps within the budget: nothing is to be paged then.
+    pub threshold: Option<f64>,
+    pub false_alarms_per_target_week: f64,
+    /// What the baselines learned.
+    pub prior: Prior,
+    pub evaluation: Evaluation,
+    /// The ensemble for bodies without history, on the same test rows.
+    pub snapshot_quality: EnsembleReport,
+    /// A few rules that come near the ensemble's alarms.
+    pub surrogate: Option<String>,
+}
+
+/// Below this many incidents in a slice nothing is fitted; below the second one `train` warns.
+pub const MIN_INCIDENTS: usize = 3;
+pub const FEW_INCIDENTS: usize = 10;
+/// Fits, calibrates, chooses the threshold and evaluates on the last slice, which nothing else has seen.
+pub fn train(
+    history: &History,
+    replay: &Replay,
+    plan: &Plan,
+    force: bool,
+    progress: Progress,
+) -> Result<Trained, TrainError> {
+    if replay.targets.is_empty() || replay.features.rows() == 0 {
+        return Err(TrainError::NoTargets);
+    }
+    let slices = Slices::new(replay.steps, plan)?;
+    for (part, from, until) in [
+        ("first 60 % of the range", 0, slices.fit),
+        ("calibration slice", slices.calibrate.0, slices.calibrate.1),
+    ] {
+        let found = replay.incidents(from, until);
+        let needed = if force { 1 } else { MIN_INCIDENTS };
+        if found < needed {
+            return Err(TrainError::TooFewIncidents {
+                found,
+                needed,
+                part,
+            });
+        }
+    }
+
+    let sample = Sample::draw(replay, &slices, plan);
+    let full_columns: Vec<usize> = (0..plan.catalogue.len()).collect();
+    let full = sample.fit(replay, &full_columns, plan, &|stage, share| {
+        progress(&format!("full: {stage}"), share)
+    })?;
+    let snapshot_columns = plan.catalogue.snapshot_columns();
+    let snapshot = sample.fit(replay, &snapshot_columns, plan, &|stage, share| {
+        progress(&format!("snapshot: {stage}"), share)
+    })?;
+
+    progress("evaluation", 0.0);
+    let scores = full.score_rows(&replay.features);
+    let budget = evaluation::per_target_week(plan.false_alarms_per_week, replay.targets.len());
+    let calibration = replay.tracks(slices.calibrate.0, slices.calibrate.1, |row| {
+        scores[row].ensemble
+    });
+    let rule = AlarmRule::new(f64::INFINITY, plan.alert_for, &plan.rules);
+    let threshold = evaluation::threshold_within_budget(&calibration, &rule, budget);
+    progress("evaluation", 0.2);
+
+    let labels = replay.labelled(0, slices.calibrate.1);
+    let index = replay.grid_indices();
+    let prior = Prior::learn(
+        labels
+            .iter()
+            .map(|&(row, label)| (replay.time(index[row]), label)),
+    );
+    let evaluation = replay.evaluate(
+        history,
+        plan,
+        (slices.test, replay.steps),
+        &scores,
+        &prior,
+        threshold,
+    );
+    progress("evaluation", 0.9);
+
+    let (rows, labels): (Vec<usize>, Vec<bool>) = replay
+        .labelled(slices.test, replay.steps)
+        .into_iter()
+        .unzip();
+    let snapshot_scores =
+        snapshot.score_rows(&replay.features.select_rows(rows, &snapshot_columns));
+    let judged = snapshot_scores
+        .iter()
+        .zip(&labels)
+        .map(|(score, &label)| (score.ensemble, label, 1.0));
+    let snapshot_quality = EnsembleReport::new(&Rows::new(judged));
+    let surrogate = threshold.and_then(|threshold| {
+        let scores: Vec<f64> = scores.iter().map(|score| score.ensemble).collect();
+        surrogate::rules(
+            &replay.features,
+            &plan.catalogue.names(),
+            &scores,
+            threshold,
+        )
+    });
+    progress("evaluation", 1.0);
+    Ok(Trained {
+        surrogate,
+        full,
+        snapshot,
+        threshold,
+        false_alarms_per_target_week: budget,
+        prior,
+        evaluation,
+        snapshot_quality,
+    })
+}
