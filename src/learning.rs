@@ -42,6 +42,8 @@ pub fn plan(config: &Config) -> Plan {
             random_forest: config.train.random_forest.clone(),
             logistic_regression: config.train.logistic_regression.clone(),
             imbalance: config.train.imbalance,
+            signals_per_tree: config.train.signals_per_tree,
+            search: config.train.search,
             seed: config.train.seed,
         },
         max_rows: config.train.max_rows,
@@ -61,6 +63,8 @@ pub fn bundle(
 ) -> Bundle {
     let mut metrics = json!(trained.evaluation);
     metrics["snapshot"] = json!(trained.snapshot_quality);
+    metrics["held_out_targets"] = json!(trained.held_out);
+    metrics["search"] = json!(trained.trials);
     metrics["labels"] = json!(report);
     let manifest = Manifest {
         format_version: FORMAT_VERSION,

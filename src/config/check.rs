@@ -196,13 +196,8 @@ pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
 }
 
 pub(super) fn imbalance(value: &Value) -> Result<Imbalance, String> {
-    let built = [Imbalance::ClassWeight, Imbalance::None];
-    match text(value)?.as_str() {
-        "smote" | "auto" => Err(format!(
-            "{value} is not built yet; use one of class_weight, none"
-        )),
-        _ => one_of("a way to handle imbalance", &built, Imbalance::name)(value),
-    }
+    let all = [&Imbalance::METHODS[..], &[Imbalance::Auto]].concat();
+    one_of("a way to handle imbalance", &all, Imbalance::name)(value)
 }
 
 /// A base URL without trailing slash.

@@ -332,6 +332,10 @@ fn train(s: &Section, horizon: Option<Duration>) -> TrainConfig {
             .get("max_rows", whole(1000..=100_000_000))
             .unwrap_or(120_000),
         folds: s.get("folds", whole(2..=20)).unwrap_or(3),
+        search: s.get("search", check::boolean).unwrap_or(true),
+        signals_per_tree: s
+            .get("signals_per_tree", number(above(0.0, 1.0)))
+            .unwrap_or(0.5),
         xgboost: s.section("xgboost", |s| XgboostParams {
             n_estimators: s.get("n_estimators", whole(1..=10_000)).unwrap_or(200),
             learning_rate: s

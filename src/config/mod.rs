@@ -136,6 +136,8 @@ pub struct TrainConfig {
     pub max_rows: usize,
     /// Expanding time folds for stacking. 3
     pub folds: usize,
+    pub search: bool,
+    pub signals_per_tree: f64,
     pub xgboost: XgboostParams,
     pub random_forest: ForestParams,
     pub logistic_regression: LogisticParams,

@@ -348,20 +348,24 @@ impl Catalogue {
 
     /// The signals that a feature reads; none for the calendar.
     pub fn signals_of(&self, feature: &str) -> Vec<&str> {
-        let source = self
+        let column = self
             .features
             .iter()
-            .find(|(spec, _)| spec.name == feature)
-            .map(|(_, s)| s);
-        let indices = match source {
-            Some(Source::Signal { signal, .. }) => std::slice::from_ref(signal),
-            Some(Source::Interaction(_, inputs)) => inputs.as_slice(),
-            Some(Source::Calendar(_)) | None => &[],
-        };
-        indices
+            .position(|(spec, _)| spec.name == feature);
+        let inputs = column.map_or(&[][..], |column| self.inputs_of(column));
+        inputs
             .iter()
             .map(|&i| self.signals[i].name.as_str())
             .collect()
+    }
+
+    /// [`Catalogue::signals_of`] a column, as positions.
+    pub fn inputs_of(&self, column: usize) -> &[usize] {
+        match &self.features[column].1 {
+            Source::Signal { signal, .. } => std::slice::from_ref(signal),
+            Source::Interaction(_, inputs) => inputs,
+            Source::Calendar(_) => &[],
+        }
     }
 
     pub fn window(&self) -> Window {

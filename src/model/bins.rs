@@ -13,12 +13,14 @@ const MAX_SAMPLE: usize = 100_000;
 
 /// One column: a value's code is the number of cuts at or below it, so a split
 /// at `cuts[j]` sends codes `0..=j`, that is `x < cuts[j]`, to the left.
+#[derive(Clone)]
 pub struct Column {
     pub cuts: Vec<f32>,
     /// One per row of the matrix.
     pub codes: Vec<u8>,
 }
 
+#[derive(Clone)]
 pub struct Bins {
     pub columns: Vec<Column>,
 }
@@ -38,6 +40,28 @@ impl Bins {
             })
             .collect();
         Self { columns }
+    }
+
+    /// The same cuts for a matrix that has more rows at its end.
+    pub fn extended(&self, features: &Matrix) -> Self {
+        let columns = self.columns.par_iter().enumerate().map(|(column, old)| {
+            let value = |row: usize| features.data[row * features.columns + column];
+            let added = (old.codes.len()..features.rows()).map(|row| code(&old.cuts, value(row)));
+            Column {
+                cuts: old.cuts.clone(),
+                codes: old.codes.iter().copied().chain(added).collect(),
+            }
+        });
+        Self {
+            columns: columns.collect(),
+        }
+    }
+
+    /// Columns that a split can tell rows by.
+    pub fn usable(&self) -> Vec<usize> {
+        (0..self.columns.len())
+            .filter(|column| !self.columns[*column].cuts.is_empty())
+            .collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::bins::Bins;
+use super::subspace::{Subspace, stream};
 use super::tree::{Candidates, Growth, Sample, Trees};
 use super::xgboost_json::{Objective, TreeModel};
 use super::{Matrix, XgboostParams, logit, sigmoid};
@@ -22,7 +23,9 @@ pub fn fit(
     data: &Data,
     fit: &[usize],
     validate: &[usize],
+    subspace: &Subspace,
     params: &XgboostParams,
+    seed: u64,
     progress: &(dyn Fn(f64) + Sync),
 ) -> (TreeModel, Vec<f64>) {
     let weight = |row: &usize| f64::from(data.weights[*row]);
@@ -71,7 +74,8 @@ pub fn fit(
             })
             .unzip();
         let mut sample = Sample { rows, stats };
-        let leaves = growth.grow(&mut model.trees, data.bins, &mut sample, Candidates::All);
+        let candidates = Candidates::Columns(subspace.draw(&mut stream(seed, round)));
+        let leaves = growth.grow(&mut model.trees, data.bins, &mut sample, candidates);
         for leaf in leaves {
             let value = f64::from(model.trees.values[leaf.node]);
             for row in &sample.rows[leaf.range] {

@@ -1,18 +1,15 @@
-//! Fits, stacks, calibrates, scores and explains the three members.
+//! Scores and explains with the three members, stacked and calibrated.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bins::Bins;
-use super::boosted::{self, Data};
 use super::calibration::Calibration;
-use super::logistic::{self, Linear};
-use super::newton::{self, Line};
-use super::tree::MAX_COLUMNS;
+use super::logistic::Linear;
+use super::newton::Line;
 use super::xgboost_json::{self, LoadError, Objective, TreeModel, check_columns};
-use super::{ForestParams, Imbalance, LogisticParams, Matrix, XgboostParams, forest, logit};
+use super::{Matrix, logit};
 use crate::types::ServeMember;
 
 const XGBOOST: &str = "xgboost.json";
@@ -20,70 +17,8 @@ const FOREST: &str = "random_forest.json";
 const LINEAR: &str = "linear.json";
 const CALIBRATION: &str = "calibration.json";
 
-/// Out-of-fold positives below which the stack is not fitted.
-const STACK_POSITIVES: usize = 20;
-/// Ridge of the stack over standardised inputs, against rows in the tens of thousands.
-const STACK_RIDGE: f64 = 1.0;
 /// Rows scored at a time, one core each.
-const BLOCK: usize = 1024;
-
-/// Rows in time order. `weights` undo the sampling of negatives: with them the base rate is the true one.
-pub struct TrainingSet<'a> {
-    pub features: &'a Matrix,
-    pub labels: &'a [bool],
-    pub weights: &'a [f32],
-}
-
-/// Row numbers, each list ascending.
-pub struct Split {
-    /// For stacking, within `fit`.
-    pub folds: Vec<Fold>,
-    pub fit: Vec<usize>,
-    /// Later than `fit`.
-    pub calibrate: Vec<usize>,
-}
-
-/// `validate` is later than `fit`.
-pub struct Fold {
-    pub fit: Vec<usize>,
-    pub validate: Vec<usize>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct FitParams {
-    pub xgboost: XgboostParams,
-    pub random_forest: ForestParams,
-    pub logistic_regression: LogisticParams,
-    pub imbalance: Imbalance,
-    pub seed: u64,
-}
-
-/// Why no model could be fitted.
-#[derive(Debug, PartialEq, thiserror::Error)]
-pub enum FitError {
-    #[error("there are no rows to {part}; widen the training range")]
-    NoRows { part: &'static str },
-    #[error(
-        "the rows to {part} are of one class only ({positives} positives of {rows} rows with weight); widen the training range or check the failure queries"
-    )]
-    OneClass {
-        part: &'static str,
-        positives: usize,
-        rows: usize,
-    },
-    #[error("weight {weight} of row {row} is not a finite number from 0")]
-    Weight { row: usize, weight: f32 },
-    #[error("every feature of every row is missing; check the signal queries")]
-    AllMissing,
-    #[error("{what}: found {found}, expected {expected}")]
-    Shape {
-        what: &'static str,
-        found: usize,
-        expected: String,
-    },
-    #[error("logistic regression could not be fitted: {reason}")]
-    Logistic { reason: String },
-}
+pub(super) const BLOCK: usize = 1024;
 
 /// Calibrated probabilities, each in [1e-4, 1 - 1e-4].
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -106,13 +41,13 @@ impl Score {
 }
 
 /// What the stack sees of a row: logit, mean share, logit.
-type Inputs = [f64; 3];
+pub(super) type Inputs = [f64; 3];
 
 #[derive(Clone, Debug, PartialEq)]
-struct Members {
-    xgboost: TreeModel,
-    random_forest: TreeModel,
-    logistic_regression: Linear,
+pub(super) struct Members {
+    pub xgboost: TreeModel,
+    pub random_forest: TreeModel,
+    pub logistic_regression: Linear,
 }
 
 impl Members {
@@ -125,15 +60,12 @@ impl Members {
     }
 
     /// Bit for bit what `inputs` gives; `rows` is row-major.
-    fn block_inputs(&self, rows: &[f32], columns: usize) -> Vec<Inputs> {
-        let sums = |model: &TreeModel| {
-            let mut sums = vec![model.start(); rows.len() / columns];
-            model.trees.add_sums(rows, columns, &mut sums);
-            sums
-        };
-        let trees = sums(&self.xgboost)
+    pub fn block_inputs(&self, rows: &[f32], columns: usize) -> Vec<Inputs> {
+        let trees = self
+            .xgboost
+            .block_scores(rows, columns)
             .into_iter()
-            .zip(sums(&self.random_forest));
+            .zip(self.random_forest.block_scores(rows, columns));
         let linear = rows
             .chunks_exact(columns)
             .map(|row| self.logistic_regression.logit(row));
@@ -146,15 +78,15 @@ impl Members {
 
 /// Log-odds as a weighted sum of the inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Stack {
-    xgboost: f64,
-    random_forest: f64,
-    logistic_regression: f64,
-    intercept: f64,
+pub(super) struct Stack {
+    pub xgboost: f64,
+    pub random_forest: f64,
+    pub logistic_regression: f64,
+    pub intercept: f64,
 }
 
 impl Stack {
-    fn at(&self, inputs: &Inputs) -> f64 {
+    pub fn at(&self, inputs: &Inputs) -> f64 {
         self.intercept
             + self.xgboost * inputs[0]
             + self.random_forest * inputs[1]
@@ -176,12 +108,12 @@ impl From<Line<3>> for Stack {
 
 /// What each answer is calibrated with, and how the stack weighs its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Calibrations {
-    stack: Stack,
-    ensemble: Calibration,
-    xgboost: Calibration,
-    random_forest: Calibration,
-    logistic_regression: Calibration,
+pub(super) struct Calibrations {
+    pub stack: Stack,
+    pub ensemble: Calibration,
+    pub xgboost: Calibration,
+    pub random_forest: Calibration,
+    pub logistic_regression: Calibration,
 }
 
 impl Calibrations {
@@ -196,16 +128,16 @@ impl Calibrations {
 }
 
 /// Log-odds of the forest's share, which may be 0 or 1.
-fn share_logit(share: f64) -> f64 {
+pub(super) fn share_logit(share: f64) -> f64 {
     logit(share.clamp(1e-6, 1.0 - 1e-6))
 }
 
 /// The fitted members with stack and calibration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ensemble {
-    columns: usize,
-    members: Members,
-    calibrations: Calibrations,
+    pub(super) columns: usize,
+    pub(super) members: Members,
+    pub(super) calibrations: Calibrations,
 }
 
 impl Ensemble {
@@ -356,327 +288,6 @@ struct LinearFile {
     linear: Linear,
 }
 
-/// Fits all members on `split.fit`, the stack on what members fitted on the
-/// folds say about rows they have not seen, and calibrates on `split.calibrate`.
-/// `progress` is told a stage and the share of it that is done.
-pub fn fit(
-    set: &TrainingSet,
-    split: &Split,
-    params: &FitParams,
-    progress: &(dyn Fn(&str, f64) + Sync),
-) -> Result<Ensemble, FitError> {
-    check(set, split)?;
-    let fitter = Fitter {
-        set,
-        params,
-        bins: Bins::new(set.features, &split.fit),
-    };
-
-    let folds: Vec<&Fold> = split
-        .folds
-        .iter()
-        .filter(|fold| {
-            check_classes(set, "fit a fold", &fold.fit).is_ok() && !fold.validate.is_empty()
-        })
-        .collect();
-    let mut fitted = Vec::new();
-    let mut losses = Vec::new();
-    for (done, fold) in folds.iter().enumerate() {
-        let rounds = params.xgboost.n_estimators;
-        let (members, fold_losses) =
-            fitter.members(&fold.fit, &fold.validate, rounds, &|_, share| {
-                progress("folds", (done as f64 + share) / folds.len() as f64);
-            })?;
-        fitted.push(members);
-        losses.push(fold_losses);
-    }
-    let rounds = best_rounds(&losses).unwrap_or(params.xgboost.n_estimators);
-    let mut unseen: (Vec<Inputs>, Vec<usize>) = Default::default();
-    for (mut members, fold) in fitted.into_iter().zip(&folds) {
-        members.xgboost.trees.truncate(rounds);
-        unseen.0.extend(fitter.inputs(&members, &fold.validate));
-        unseen.1.extend(&fold.validate);
-    }
-    let (members, _) = fitter.members(&split.fit, &[], rounds, &|stage, share| {
-        progress(stage, share);
-    })?;
-
-    progress("calibration", 0.0);
-    let inputs = fitter.inputs(&members, &split.calibrate);
-    let labels: Vec<bool> = split.calibrate.iter().map(|row| set.labels[*row]).collect();
-    let weights: Vec<f64> = split
-        .calibrate
-        .iter()
-        .map(|row| f64::from(set.weights[*row]))
-        .collect();
-    let stack = stack(set, &unseen.0, &unseen.1).unwrap_or_else(|| equal_stack(&inputs));
-    let calibrate = |score: &dyn Fn(&Inputs) -> f64| {
-        Calibration::fit(
-            &inputs.iter().map(score).collect::<Vec<_>>(),
-            &labels,
-            &weights,
-        )
-    };
-    let calibrations = Calibrations {
-        ensemble: calibrate(&|inputs| stack.at(inputs)),
-        xgboost: calibrate(&|inputs| inputs[0]),
-        random_forest: calibrate(&|inputs| share_logit(inputs[1])),
-        logistic_regression: calibrate(&|inputs| inputs[2]),
-        stack,
-    };
-    progress("calibration", 1.0);
-    Ok(Ensemble {
-        columns: set.features.columns,
-        members,
-        calibrations,
-    })
-}
-
-/// Rounds with the least loss over the validation rows of all folds together: those of one fold hold
-/// too few incidents to say. A fold that stopped early counts with its last loss from there on.
-fn best_rounds(losses: &[Vec<f64>]) -> Option<usize> {
-    let longest = losses.iter().map(Vec::len).max()?;
-    let total = |rounds: &usize| -> f64 {
-        let after = |fold: &Vec<f64>| fold[(*rounds).min(fold.len() - 1)];
-        losses.iter().map(after).sum()
-    };
-    (0..longest).min_by(|a, b| total(a).total_cmp(&total(b)))
-}
-
-/// Logistic regression over inputs of rows that their members had not seen, at
-/// the true base rate; `None` with too few positives.
-fn stack(set: &TrainingSet, inputs: &[Inputs], rows: &[usize]) -> Option<Stack> {
-    let positives = rows.iter().filter(|row| set.labels[**row]).count();
-    if positives < STACK_POSITIVES || positives == rows.len() {
-        return None;
-    }
-    let targets: Vec<f64> = rows
-        .iter()
-        .map(|row| f64::from(u8::from(set.labels[*row])))
-        .collect();
-    let weights: Vec<f64> = rows
-        .iter()
-        .map(|row| f64::from(set.weights[*row]))
-        .collect();
-    let line = newton::fit(inputs, &targets, &weights, STACK_RIDGE);
-    line.coefficients
-        .iter()
-        .any(|c| *c > 0.0)
-        .then(|| line.into())
-}
-
-/// Without folds: the mean of the two logits and of the forest's share, which is
-/// stretched to the spread of the boosted logit because it must stay linear.
-fn equal_stack(inputs: &[Inputs]) -> Stack {
-    let spread = |k: usize| {
-        let mean = inputs.iter().map(|row| row[k]).sum::<f64>() / inputs.len() as f64;
-        (inputs
-            .iter()
-            .map(|row| (row[k] - mean).powi(2))
-            .sum::<f64>()
-            / inputs.len() as f64)
-            .sqrt()
-    };
-    let stretch = if spread(1) > 0.0 {
-        spread(0) / spread(1)
-    } else {
-        0.0
-    };
-    Stack {
-        xgboost: 1.0 / 3.0,
-        random_forest: stretch / 3.0,
-        logistic_regression: 1.0 / 3.0,
-        intercept: 0.0,
-    }
-}
-
-struct Fitter<'a> {
-    set: &'a TrainingSet<'a>,
-    params: &'a FitParams,
-    bins: Bins,
-}
-
-impl Fitter<'_> {
-    /// Also gives the boosted trees' loss over `validate` after each number of rounds.
-    fn members(
-        &self,
-        rows: &[usize],
-        validate: &[usize],
-        rounds: usize,
-        progress: &(dyn Fn(&str, f64) + Sync),
-    ) -> Result<(Members, Vec<f64>), FitError> {
-        let FitParams {
-            xgboost,
-            random_forest,
-            logistic_regression,
-            imbalance,
-            seed,
-        } = self.params;
-        let TrainingSet {
-            features, labels, ..
-        } = self.set;
-        let weights = self.weights(rows, *imbalance);
-        let data = Data {
-            bins: &self.bins,
-            features,
-            labels,
-            weights: &weights,
-        };
-        let xgboost = XgboostParams {
-            n_estimators: rounds,
-            ..xgboost.clone()
-        };
-        let (xgboost, losses) = boosted::fit(&data, rows, validate, &xgboost, &|share| {
-            progress("xgboost", share)
-        });
-        let members = Members {
-            xgboost,
-            random_forest: forest::fit(&data, rows, random_forest, *seed, &|share| {
-                progress("random_forest", share)
-            }),
-            logistic_regression: {
-                let linear = logistic::fit(
-                    features,
-                    labels,
-                    self.set.weights,
-                    rows,
-                    logistic_regression,
-                    *seed,
-                );
-                let linear = linear.map_err(|reason| FitError::Logistic { reason })?;
-                progress("logistic_regression", 1.0);
-                linear
-            },
-        };
-        Ok((members, losses))
-    }
-
-    /// Row weights with class weights, for the tree members. The ratio is the
-    /// square root of that of the classes: with the full one a few positives
-    /// decide whole leaves (boosted trees and forest, 1.4 % positives: average
-    /// precision 0.105 and 0.108 against 0.114 and 0.121). Scaled to a mean of 1 over `rows` so that
-    /// `min_child_weight` does not depend on how negatives were sampled.
-    fn weights(&self, rows: &[usize], imbalance: Imbalance) -> Vec<f32> {
-        let sum = |class: bool| {
-            let of_class = rows.iter().filter(|row| self.set.labels[**row] == class);
-            of_class
-                .map(|row| f64::from(self.set.weights[*row]))
-                .sum::<f64>()
-        };
-        let (positive, negative) = (sum(true), sum(false));
-        let ratio = match imbalance {
-            Imbalance::ClassWeight => (negative / positive).sqrt(),
-            Imbalance::None => 1.0,
-        };
-        let scale = rows.len() as f64 / (positive * ratio + negative);
-        self.set
-            .weights
-            .iter()
-            .zip(self.set.labels)
-            .map(|(weight, label)| {
-                (f64::from(*weight) * scale * if *label { ratio } else { 1.0 }) as f32
-            })
-            .collect()
-    }
-
-    fn inputs(&self, members: &Members, rows: &[usize]) -> Vec<Inputs> {
-        let features = self.set.features;
-        rows.par_chunks(BLOCK)
-            .flat_map_iter(|rows| {
-                let block: Vec<f32> = rows
-                    .iter()
-                    .flat_map(|row| features.row(*row))
-                    .copied()
-                    .collect();
-                members.block_inputs(&block, features.columns)
-            })
-            .collect()
-    }
-}
-
-fn check(set: &TrainingSet, split: &Split) -> Result<(), FitError> {
-    let TrainingSet {
-        features,
-        labels,
-        weights,
-    } = set;
-    let shape = |what, found: usize, expected: String| {
-        Err(FitError::Shape {
-            what,
-            found,
-            expected,
-        })
-    };
-    if !(1..=MAX_COLUMNS).contains(&features.columns) {
-        return shape("columns", features.columns, format!("1 to {MAX_COLUMNS}"));
-    }
-    if features.data.len() != labels.len() * features.columns {
-        return shape(
-            "feature values",
-            features.data.len(),
-            format!("{} labels × {} columns", labels.len(), features.columns),
-        );
-    }
-    if weights.len() != labels.len() {
-        return shape(
-            "weights",
-            weights.len(),
-            format!("one for each of {} labels", labels.len()),
-        );
-    }
-    let folds = split
-        .folds
-        .iter()
-        .flat_map(|fold| [&fold.fit, &fold.validate]);
-    if let Some(row) = folds
-        .chain([&split.fit, &split.calibrate])
-        .flatten()
-        .find(|row| **row >= labels.len())
-    {
-        return shape(
-            "row number in the split",
-            *row,
-            format!("less than {}", labels.len()),
-        );
-    }
-    if let Some(row) = weights
-        .iter()
-        .position(|weight| !weight.is_finite() || *weight < 0.0)
-    {
-        return Err(FitError::Weight {
-            row,
-            weight: weights[row],
-        });
-    }
-    check_classes(set, "fit", &split.fit)?;
-    check_classes(set, "calibrate", &split.calibrate)?;
-    if split
-        .fit
-        .iter()
-        .all(|row| features.row(*row).iter().all(|x| x.is_nan()))
-    {
-        return Err(FitError::AllMissing);
-    }
-    Ok(())
-}
-
-fn check_classes(set: &TrainingSet, part: &'static str, rows: &[usize]) -> Result<(), FitError> {
-    if rows.is_empty() {
-        return Err(FitError::NoRows { part });
-    }
-    let weighted = || rows.iter().filter(|row| set.weights[**row] > 0.0);
-    let positives = weighted().filter(|row| set.labels[**row]).count();
-    let rows = weighted().count();
-    if positives == 0 || positives == rows {
-        return Err(FitError::OneClass {
-            part,
-            positives,
-            rows,
-        });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use rand::seq::SliceRandom;
@@ -684,7 +295,10 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::model::sigmoid;
+    use crate::model::{
+        FitError, FitParams, Fitted, Fold, ForestParams, Imbalance, LogisticParams, Split,
+        TrainingSet, XgboostParams, fit, sigmoid,
+    };
 
     type Problem = (Matrix, Vec<bool>, Vec<f32>, Split);
 
@@ -739,6 +353,8 @@ mod tests {
                 max_rows: 2000,
             },
             imbalance: Imbalance::ClassWeight,
+            signals_per_tree: 1.0,
+            search: false,
             seed: 1,
         }
     }
@@ -764,16 +380,24 @@ mod tests {
         split: &Split,
         params: &FitParams,
     ) -> Result<Ensemble, FitError> {
-        fit(
-            &TrainingSet {
-                features,
-                labels,
-                weights,
-            },
-            split,
-            params,
-            &|_, _| {},
-        )
+        try_fit(features, labels, weights, split, params).map(|fitted| fitted.ensemble)
+    }
+
+    fn try_fit(
+        features: &Matrix,
+        labels: &[bool],
+        weights: &[f32],
+        split: &Split,
+        params: &FitParams,
+    ) -> Result<Fitted, FitError> {
+        let inputs: Vec<Vec<usize>> = (0..features.columns).map(|column| vec![column]).collect();
+        let set = TrainingSet {
+            features,
+            labels,
+            weights,
+            inputs: &inputs,
+        };
+        fit(&set, split, params, &|_, _| {})
     }
 
     fn fitted(n: usize) -> (Ensemble, Matrix, Vec<bool>) {
@@ -814,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_learns_and_is_calibrated_under_either_imbalance_and_sampling() {
+    fn every_member_learns_and_is_calibrated_under_every_imbalance_and_sampling() {
         let (test, truth) = rows(20_000, 2);
         let base = truth.iter().filter(|label| **label).count() as f64 / truth.len() as f64;
         let brier = |scores: &[f64]| {
@@ -853,6 +477,8 @@ mod tests {
         for (split, weights, imbalance) in [
             (&everything, &ones, Imbalance::ClassWeight),
             (&everything, &ones, Imbalance::None),
+            (&everything, &ones, Imbalance::Smote),
+            (&everything, &ones, Imbalance::Downsample),
             (&thinned, &thirds, Imbalance::ClassWeight),
         ] {
             let ensemble = fit_quietly(
@@ -918,6 +544,64 @@ mod tests {
         };
         assert_eq!(files(1, 7), files(2, 7));
         assert_ne!(files(2, 7), files(2, 8));
+    }
+
+    #[test]
+    fn the_folds_choose_and_say_what_they_saw() {
+        let (features, labels) = rows(6000, 1);
+        let everything = FitParams {
+            imbalance: Imbalance::Auto,
+            search: true,
+            ..params()
+        };
+        let ones = vec![1.0; 6000];
+        let fitted = try_fit(&features, &labels, &ones, &split(6000), &everything).unwrap();
+        let of = |member: &'static str| fitted.trials.iter().filter(move |t| t.member == member);
+        assert_eq!((of("xgboost").count(), of("random_forest").count()), (8, 3));
+        for member in ["xgboost", "random_forest"] {
+            let chosen: Vec<_> = of(member).filter(|trial| trial.chosen).collect();
+            assert_eq!(chosen.len(), 1, "{:?}", fitted.trials);
+            // Nothing else is better by more than the margin.
+            let best = of(member).map(|t| t.average_precision).fold(0.0, f64::max);
+            assert!(
+                chosen[0].average_precision * 1.02 > best,
+                "{:?}",
+                fitted.trials
+            );
+        }
+        assert_ne!(fitted.params.imbalance, Imbalance::Auto);
+        let same = FitParams {
+            search: false,
+            ..fitted.params
+        };
+        let again = try_fit(&features, &labels, &ones, &split(6000), &same).unwrap();
+        assert_eq!(again.ensemble, fitted.ensemble);
+
+        let mut none = split(6000);
+        none.folds.clear();
+        let fitted = try_fit(&features, &labels, &ones, &none, &everything).unwrap();
+        assert_eq!(fitted.trials, []);
+        assert_eq!(fitted.params.imbalance, Imbalance::ClassWeight);
+    }
+
+    #[test]
+    fn trees_that_see_one_signal_each_still_add_up() {
+        let (features, labels) = rows(6000, 1);
+        let narrow = FitParams {
+            signals_per_tree: 0.1,
+            ..params()
+        };
+        let ones = vec![1.0; 6000];
+        let ensemble = fit_quietly(&features, &labels, &ones, &split(6000), &narrow).unwrap();
+        let mut contributions = [0.0; COLUMNS];
+        ensemble.explain(features.row(0), &mut contributions);
+        let (test, truth) = rows(10_000, 2);
+        let auc = roc_auc(
+            &member_scores(&ensemble, &test, ServeMember::Xgboost),
+            &truth,
+        );
+        // XOR needs two signals at once.
+        assert!((0.6..0.8).contains(&auc), "{auc}");
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::ForestParams;
 use super::boosted::Data;
+use super::subspace::{Subspace, stream};
 use super::tree::{Candidates, Growth, Sample, Trees};
 use super::xgboost_json::{Objective, TreeModel};
 
@@ -15,6 +16,7 @@ use super::xgboost_json::{Objective, TreeModel};
 pub fn fit(
     data: &Data,
     fit: &[usize],
+    subspace: &Subspace,
     params: &ForestParams,
     seed: u64,
     progress: &(dyn Fn(f64) + Sync),
@@ -30,15 +32,15 @@ pub fn fit(
     let grown: Vec<Trees> = (0..params.n_estimators)
         .into_par_iter()
         .map(|tree| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(tree as u64);
+            let mut rng = stream(seed, tree);
+            let columns = subspace.draw(&mut rng);
             let mut sample = bootstrap(data, fit, &mut rng);
             let mut trees = Trees::default();
             growth.grow(
                 &mut trees,
                 data.bins,
                 &mut sample,
-                Candidates::Drawn(per_node, &mut rng),
+                Candidates::Drawn(columns, per_node, &mut rng),
             );
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             progress(done as f64 / params.n_estimators as f64);

@@ -185,7 +185,7 @@ fn scaling(features: &Matrix, sample: &[usize], column: usize) -> Term {
 }
 
 /// Systematic sample of `count` rows, each with a chance in proportion to its weight; repeats rows when there are too few.
-fn draw(rows: &[usize], weights: &[f32], count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+pub fn draw(rows: &[usize], weights: &[f32], count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
     let total: f64 = rows.iter().map(|row| f64::from(weights[*row])).sum();
     let step = total / count as f64;
     let mut next = step * rng.random::<f64>();

@@ -1,16 +1,33 @@
 //! What a user may set about each member; the defaults are those of `config.yaml`.
 
+/// What is done about failures being rare, for the tree members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Imbalance {
     ClassWeight,
     None,
+    /// Synthetic positives.
+    Smote,
+    /// Fewer negatives, each with more weight.
+    Downsample,
+    /// What the time folds say is best.
+    Auto,
 }
 
 impl Imbalance {
+    pub const METHODS: [Imbalance; 4] = [
+        Imbalance::ClassWeight,
+        Imbalance::None,
+        Imbalance::Smote,
+        Imbalance::Downsample,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Imbalance::ClassWeight => "class_weight",
             Imbalance::None => "none",
+            Imbalance::Smote => "smote",
+            Imbalance::Downsample => "downsample",
+            Imbalance::Auto => "auto",
         }
     }
 }

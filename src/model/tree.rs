@@ -305,10 +305,10 @@ pub struct Growth {
 
 /// Which columns a node may split on.
 pub enum Candidates<'a> {
-    /// All of them; histograms of siblings are subtracted, the columns run in parallel.
-    All,
-    /// So many drawn for each node.
-    Drawn(usize, &'a mut ChaCha8Rng),
+    /// These, in all nodes; histograms of siblings are subtracted, the columns run in parallel.
+    Columns(Vec<usize>),
+    /// So many of these, drawn for each node.
+    Drawn(Vec<usize>, usize, &'a mut ChaCha8Rng),
 }
 
 /// Rows of a tree under construction: a node owns a range of both.
@@ -340,7 +340,7 @@ struct Open<const N: usize> {
     range: std::ops::Range<usize>,
     total: [f64; N],
     cut: Option<Cut<N>>,
-    /// One per column; empty when columns are drawn or the node stays a leaf.
+    /// One per candidate column; empty when columns are drawn or the node stays a leaf.
     histograms: Vec<Histogram<N>>,
 }
 
@@ -353,9 +353,6 @@ impl Growth {
         sample: &mut Sample<N>,
         mut candidates: Candidates,
     ) -> Vec<Leaf> {
-        let usable: Vec<usize> = (0..bins.columns.len())
-            .filter(|column| !bins.columns[*column].cuts.is_empty())
-            .collect();
         let root = trees.plant();
         let mut total = [0.0; N];
         for stats in &sample.stats {
@@ -364,9 +361,11 @@ impl Growth {
         let mut first = self.open(root, 0, 0..sample.rows.len(), total);
         if self.may_split(&first) {
             match &mut candidates {
-                Candidates::All => self.search_all(bins, sample, &mut first),
-                Candidates::Drawn(count, rng) => {
-                    first.cut = self.search_drawn(bins, sample, &first, &usable, *count, rng)
+                Candidates::Columns(columns) => {
+                    self.search_columns(bins, columns, sample, &mut first)
+                }
+                Candidates::Drawn(columns, count, rng) => {
+                    first.cut = self.search_drawn(bins, sample, &first, columns, *count, rng)
                 }
             }
         }
@@ -417,14 +416,15 @@ impl Growth {
             let mut left = self.open(child, depth, open.range.start..split_at, cut.left);
             let mut right = self.open(child + 1, depth, split_at..open.range.end, right_total);
             match &mut candidates {
-                Candidates::All if self.may_split(&left) || self.may_split(&right) => {
-                    self.search_siblings(bins, sample, open.histograms, &mut left, &mut right);
+                Candidates::Columns(columns) if self.may_split(&left) || self.may_split(&right) => {
+                    let parent = open.histograms;
+                    self.search_siblings(bins, columns, sample, parent, &mut left, &mut right);
                 }
-                Candidates::All => {}
-                Candidates::Drawn(count, rng) => {
+                Candidates::Columns(_) => {}
+                Candidates::Drawn(columns, count, rng) => {
                     for side in [&mut left, &mut right] {
                         if self.may_split(side) {
-                            side.cut = self.search_drawn(bins, sample, side, &usable, *count, rng);
+                            side.cut = self.search_drawn(bins, sample, side, columns, *count, rng);
                         }
                     }
                 }
@@ -459,15 +459,20 @@ impl Growth {
             && open.total[N - 1] >= 2.0 * self.min_child
     }
 
-    fn search_all<const N: usize>(&self, bins: &Bins, sample: &Sample<N>, open: &mut Open<N>) {
-        open.histograms = vec![[[0.0; N]; 256]; bins.columns.len()];
+    fn search_columns<const N: usize>(
+        &self,
+        bins: &Bins,
+        columns: &[usize],
+        sample: &Sample<N>,
+        open: &mut Open<N>,
+    ) {
+        open.histograms = vec![[[0.0; N]; 256]; columns.len()];
         let (range, total) = (&open.range, open.total);
-        let cuts: Vec<_> = bins
-            .columns
+        let cuts: Vec<_> = columns
             .par_iter()
             .zip(&mut open.histograms)
-            .enumerate()
-            .map(|(column, (codes, histogram))| {
+            .map(|(&column, histogram)| {
+                let codes = &bins.columns[column];
                 fill(codes, sample, range, histogram);
                 self.best_cut(column, codes, histogram, total)
             })
@@ -479,6 +484,7 @@ impl Growth {
     fn search_siblings<const N: usize>(
         &self,
         bins: &Bins,
+        columns: &[usize],
         sample: &Sample<N>,
         mut parent: Vec<Histogram<N>>,
         left: &mut Open<N>,
@@ -490,11 +496,9 @@ impl Growth {
             (right, left)
         };
         let (search_small, search_large) = (self.may_split(small), self.may_split(large));
-        let mut counted = vec![[[0.0; N]; 256]; bins.columns.len()];
-        let work = |(column, ((codes, whole), part)): (
-            usize,
-            ((&Column, &mut Histogram<N>), &mut Histogram<N>),
-        )| {
+        let mut counted = vec![[[0.0; N]; 256]; columns.len()];
+        let work = |((&column, whole), part): ((&usize, &mut Histogram<N>), &mut Histogram<N>)| {
+            let codes = &bins.columns[column];
             fill(codes, sample, &small.range, part);
             for (whole, part) in whole.iter_mut().zip(part.iter()) {
                 for i in 0..N {
@@ -513,22 +517,12 @@ impl Growth {
         };
         // Small nodes cost less than handing them to other threads.
         let (small_cuts, large_cuts): (Vec<_>, Vec<_>) =
-            if small.range.len() * bins.columns.len() < 1 << 16 {
-                bins.columns
-                    .iter()
-                    .zip(&mut parent)
-                    .zip(&mut counted)
-                    .enumerate()
-                    .map(work)
-                    .unzip()
+            if small.range.len() * columns.len() < 1 << 16 {
+                let pairs = columns.iter().zip(&mut parent).zip(&mut counted);
+                pairs.map(work).unzip()
             } else {
-                bins.columns
-                    .par_iter()
-                    .zip(&mut parent)
-                    .zip(&mut counted)
-                    .enumerate()
-                    .map(work)
-                    .unzip()
+                let pairs = columns.par_iter().zip(&mut parent).zip(&mut counted);
+                pairs.map(work).unzip()
             };
         (small.cut, small.histograms) = (best(small_cuts), counted);
         (large.cut, large.histograms) = (best(large_cuts), parent);
@@ -788,7 +782,12 @@ mod tests {
         let target: f64 = sample.stats.iter().map(|[g, _, _]| f64::from(-g)).sum();
         let weight: f64 = sample.stats.iter().map(|[_, h, _]| f64::from(*h)).sum();
         let mut trees = Trees::default();
-        let leaves = growth.grow(&mut trees, &bins, &mut sample, Candidates::All);
+        let leaves = growth.grow(
+            &mut trees,
+            &bins,
+            &mut sample,
+            Candidates::Columns(bins.usable()),
+        );
         assert!(leaves.len() > 4);
         assert!((f64::from(trees.values[0]) - target / weight).abs() < 1e-6);
         assert!((f64::from(trees.covers[0]) - weight).abs() < 1e-3);
@@ -862,7 +861,12 @@ mod tests {
             shrinkage: 1.0,
         };
         let mut trees = Trees::default();
-        growth.grow(&mut trees, &bins, &mut sample, Candidates::All);
+        growth.grow(
+            &mut trees,
+            &bins,
+            &mut sample,
+            Candidates::Columns(bins.usable()),
+        );
         assert_eq!(
             (trees.nodes[0].column(), trees.nodes[0].threshold),
             (best.1, best.2)
@@ -890,8 +894,8 @@ mod tests {
         };
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         let (all, drawn) = (
-            grow(Candidates::All),
-            grow(Candidates::Drawn(COLUMNS, &mut rng)),
+            grow(Candidates::Columns(bins.usable())),
+            grow(Candidates::Drawn(bins.usable(), COLUMNS, &mut rng)),
         );
         assert!(all.nodes.len() > 10, "{}", all.nodes.len());
         assert_eq!(all.nodes.len(), drawn.nodes.len());

@@ -50,6 +50,13 @@ impl TreeModel {
         self.trees.sum(self.start(), row)
     }
 
+    /// Bit for bit [`TreeModel::score`] of each row; `rows` is row-major.
+    pub fn block_scores(&self, rows: &[f32], columns: usize) -> Vec<f64> {
+        let mut sums = vec![self.start(); rows.len() / columns];
+        self.trees.add_sums(rows, columns, &mut sums);
+        sums
+    }
+
     /// Adds path contributions times `scale`; returns the bias.
     pub fn explain(&self, row: &[f32], scale: f64, contributions: &mut [f64]) -> f64 {
         scale * self.start() + self.trees.explain(row, scale, contributions)

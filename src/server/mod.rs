@@ -393,6 +393,8 @@ mod tests {
                 recovery: Duration::ZERO,
                 max_rows: 1,
                 folds: 1,
+                search: false,
+                signals_per_tree: 1.0,
                 xgboost: XgboostParams {
                     n_estimators: 1,
                     learning_rate: 0.1,

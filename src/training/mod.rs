@@ -2,12 +2,14 @@
 //! the same history and seed give the same bytes on any number of threads.
 
 mod facts;
+mod held_out;
 mod replay;
 mod sample;
 
 use std::time::Duration;
 
 pub use facts::LabelReport;
+pub use held_out::HeldOut;
 pub use replay::{Replay, TargetRows, replay};
 
 use crate::evaluation::baselines::Prior;
@@ -15,7 +17,7 @@ use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
 use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
-use crate::model::{Ensemble, FitError, FitParams};
+use crate::model::{Ensemble, FitError, FitParams, Fitted, Trial};
 use crate::surrogate;
 use crate::tracker::Limits;
 use sample::{Sample, Slices};
@@ -68,6 +70,8 @@ pub enum TrainError {
 pub struct Trained {
     pub full: Ensemble,
     pub snapshot: Ensemble,
+    /// What the folds said of imbalance methods and parameters.
+    pub trials: Vec<Trial>,
     /// `None` when no threshold keeps within the budget: nothing is to be paged then.
     pub threshold: Option<f64>,
     pub false_alarms_per_target_week: f64,
@@ -76,6 +80,8 @@ pub struct Trained {
     pub evaluation: Evaluation,
     /// The ensemble for bodies without history, on the same test rows.
     pub snapshot_quality: EnsembleReport,
+    /// How it does on targets that it has not learned from.
+    pub held_out: Option<HeldOut>,
     /// A few rules that come near the ensemble's alarms.
     pub surrogate: Option<String>,
 }
@@ -83,6 +89,7 @@ pub struct Trained {
 /// Below this many incidents in a slice nothing is fitted; below the second one `train` warns.
 pub const MIN_INCIDENTS: usize = 3;
 pub const FEW_INCIDENTS: usize = 10;
+
 /// Fits, calibrates, chooses the threshold and evaluates on the last slice, which nothing else has seen.
 pub fn train(
     history: &History,
@@ -110,18 +117,29 @@ pub fn train(
         }
     }
 
-    let sample = Sample::draw(replay, &slices, plan);
+    let sample = Sample::draw(replay, &slices, plan, &|_| true);
     let full_columns: Vec<usize> = (0..plan.catalogue.len()).collect();
-    let full = sample.fit(replay, &full_columns, plan, &|stage, share| {
+    let Fitted {
+        ensemble: full,
+        params,
+        trials,
+    } = sample.fit(replay, &full_columns, plan, &plan.fit, &|stage, share| {
         progress(&format!("full: {stage}"), share)
     })?;
     let snapshot_columns = plan.catalogue.snapshot_columns();
-    let snapshot = sample.fit(replay, &snapshot_columns, plan, &|stage, share| {
-        progress(&format!("snapshot: {stage}"), share)
-    })?;
+    let params = FitParams {
+        search: false,
+        ..params
+    };
+    let snapshot = sample
+        .fit(replay, &snapshot_columns, plan, &params, &|stage, share| {
+            progress(&format!("snapshot: {stage}"), share)
+        })?
+        .ensemble;
 
-    progress("evaluation", 0.0);
     let scores = full.score_rows(&replay.features);
+    let held_out = held_out::held_out(replay, &slices, plan, &params, &scores, progress);
+    progress("evaluation", 0.0);
     let budget = evaluation::per_target_week(plan.false_alarms_per_week, replay.targets.len());
     let calibration = replay.tracks(slices.calibrate.0, slices.calibrate.1, |row| {
         scores[row].ensemble
@@ -130,7 +148,7 @@ pub fn train(
     let threshold = evaluation::threshold_within_budget(&calibration, &rule, budget);
     progress("evaluation", 0.2);
 
-    let labels = replay.labelled(0, slices.calibrate.1);
+    let labels = replay.labelled(0, slices.calibrate.1, &|_| true);
     let index = replay.grid_indices();
     let prior = Prior::learn(
         labels
@@ -148,7 +166,7 @@ pub fn train(
     progress("evaluation", 0.9);
 
     let (rows, labels): (Vec<usize>, Vec<bool>) = replay
-        .labelled(slices.test, replay.steps)
+        .labelled(slices.test, replay.steps, &|_| true)
         .into_iter()
         .unzip();
     let snapshot_scores =
@@ -172,6 +190,8 @@ pub fn train(
         surrogate,
         full,
         snapshot,
+        trials,
+        held_out,
         threshold,
         false_alarms_per_target_week: budget,
         prior,

@@ -112,10 +112,16 @@ impl Replay {
         Timestamp(self.start.0 + index as i64 * crate::time::millis(self.step))
     }
 
-    /// Labelled rows of the grid points `from..until`: row, label.
-    pub(super) fn labelled(&self, from: usize, until: usize) -> Vec<(usize, bool)> {
+    /// Labelled rows of the grid points `from..until` in the order of time, for the targets (by position) that are wanted: row, label.
+    pub(super) fn labelled(
+        &self,
+        from: usize,
+        until: usize,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Vec<(usize, bool)> {
         let mut rows: Vec<(usize, usize, bool)> = Vec::new();
-        for (order, target) in self.targets.iter().enumerate() {
+        let targets = self.targets.iter().enumerate();
+        for (order, target) in targets.filter(|(order, _)| wanted(*order)) {
             for i in from..until.min(self.steps) {
                 if let (Some(row), RowLabel::Positive | RowLabel::Negative) =
                     (target.rows[i], target.labels[i])

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Plan, Progress, Replay, TrainError};
-use crate::model::{self, Ensemble, FitError, Fold, Split, TrainingSet};
+use crate::model::{self, FitError, FitParams, Fitted, Fold, Split, TrainingSet};
 
 /// Bounds of the slices, as grid indices: fit `0..fit`, calibrate `calibrate.0..calibrate.1`, test `test..`.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +49,18 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn draw(replay: &Replay, slices: &Slices, plan: &Plan) -> Self {
-        let fit = replay.labelled(0, slices.fit);
+    /// Of the targets (by position) that are wanted.
+    pub(super) fn draw(
+        replay: &Replay,
+        slices: &Slices,
+        plan: &Plan,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Self {
+        let fit = replay.labelled(0, slices.fit, wanted);
         let positives = fit.iter().filter(|(_, label)| *label).count();
         let negatives = fit.len() - positives;
-        let wanted = plan.max_rows.saturating_sub(positives).max(positives);
-        let keep = (wanted as f64 / negatives.max(1) as f64).min(1.0);
+        let kept = plan.max_rows.saturating_sub(positives).max(positives);
+        let keep = (kept as f64 / negatives.max(1) as f64).min(1.0);
         let mut rng = ChaCha8Rng::seed_from_u64(plan.fit.seed);
         let mut sample = Self {
             rows: Vec::new(),
@@ -72,7 +78,7 @@ impl Sample {
             }
         }
         let fitted = sample.rows.len();
-        for (row, label) in replay.labelled(slices.calibrate.0, slices.calibrate.1) {
+        for (row, label) in replay.labelled(slices.calibrate.0, slices.calibrate.1, wanted) {
             sample.push(row, label, 1.0);
         }
         sample.split.fit = (0..fitted).collect();
@@ -117,16 +123,22 @@ impl Sample {
         replay: &Replay,
         columns: &[usize],
         plan: &Plan,
+        params: &FitParams,
         progress: Progress,
-    ) -> Result<Ensemble, FitError> {
+    ) -> Result<Fitted, FitError> {
         let features = replay
             .features
             .select_rows(self.rows.iter().copied(), columns);
+        let inputs: Vec<Vec<usize>> = columns
+            .iter()
+            .map(|&c| plan.catalogue.inputs_of(c).to_vec())
+            .collect();
         let set = TrainingSet {
             features: &features,
             labels: &self.labels,
             weights: &self.weights,
+            inputs: &inputs,
         };
-        model::fit(&set, &self.split, &plan.fit, progress)
+        model::fit(&set, &self.split, params, progress)
     }
 }
