@@ -17,10 +17,13 @@ mod logistic;
 mod matrix;
 mod newton;
 mod params;
+mod shap;
 mod tree;
 mod xgboost_json;
 
-pub use ensemble::{Ensemble, FitError, FitParams, Fold, Score, Split, TrainingSet, fit};
+pub use ensemble::{
+    Ensemble, EnsembleShap, FitError, FitParams, Fold, Score, Split, TrainingSet, fit,
+};
 pub use matrix::Matrix;
 pub use params::{ForestParams, Imbalance, LogisticParams, XgboostParams};
 pub use xgboost_json::LoadError;

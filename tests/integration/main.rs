@@ -4,6 +4,8 @@
 mod bad_input;
 /// The commands that work on a model, run as a user runs them.
 mod commands;
+/// Contributions add up to the score, and a cycle bounds how many it explains.
+mod explanations;
 /// A simulated history and a small model trained on it, shared by the tests below.
 mod fleet;
 /// Lower layers do not import higher ones.

@@ -353,6 +353,54 @@ async fn predict_answers_with_and_without_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn shap_is_answered_on_demand_with_and_without_history() {
+    let world = World::new().await;
+    NOW.store(minute(3001).0, Ordering::Relaxed);
+    let body = json!({"cpu_usage": 95, "memory_usage": null, "disk_usage": 40, "network_latency_ms": 20, "error_count": 9, "response_time_ms": 950, "active_connections": 80});
+    let mut with_history = body.clone();
+    with_history["history"] = Value::from(vec![body.clone(); 60]);
+    for body in [body.clone(), with_history] {
+        let ask = async |explain: &str| {
+            let route = format!("/predict?explain={explain}");
+            world
+                .post(&route, "application/json", body.to_string())
+                .await
+        };
+        let (shap, paths) = (ask("shap").await, ask("true").await);
+        assert_eq!(shap.0, StatusCode::OK, "{}", shap.1);
+        assert_eq!(
+            shap.1["failure_probability"],
+            paths.1["failure_probability"]
+        );
+        assert!(!shap.1["reasons"].as_array().expect("reasons").is_empty());
+        assert_ne!(shap.1["reasons"], paths.1["reasons"]);
+    }
+    for (rows, status) in [
+        (100, StatusCode::OK),
+        (101, StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        let batch = Value::from(vec![body.clone(); rows]).to_string();
+        let route = "/predict/batch?explain=shap";
+        let (found, answer) = world.post(route, "application/json", batch).await;
+        assert_eq!(found, status, "{answer}");
+        if rows > 100 {
+            let text = answer.to_string();
+            assert!(
+                text.contains("101 rows; with explain=shap it has at most 100"),
+                "{text}"
+            );
+        } else {
+            assert!(
+                !answer[99]["reasons"]
+                    .as_array()
+                    .expect("reasons")
+                    .is_empty()
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_stored_once() {
     let world = World::new().await;
     let body = std::fs::read_to_string("tests/fixtures/alertmanager/0.25/firing-3.json")
