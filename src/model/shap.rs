@@ -42,6 +42,15 @@ struct Edge {
 
 const NONE: u32 = u32::MAX;
 
+/// Of each node of one tree, counted from its root.
+#[derive(Default)]
+struct Walk {
+    /// On the way down the product of the factors, on the way up the sum of the leaves below.
+    sums: Vec<Lanes>,
+    /// Whether the row agrees with every edge of this column from the root to here.
+    followed: Vec<bool>,
+}
+
 /// What does not depend on the row, prepared once for many rows.
 pub struct TreeShap<'a> {
     trees: &'a Trees,
@@ -108,35 +117,25 @@ impl<'a> TreeShap<'a> {
 
     /// Adds each column's Shapley value times `scale`; returns the bias. Together they are `scale` times the score.
     pub fn explain(&self, row: &[f32], scale: f64, contributions: &mut [f64]) -> f64 {
-        let mut sums = Vec::new();
-        let mut followed = Vec::new();
+        let mut walk = Walk::default();
         for tree in 0..self.trees.roots.len() {
             for points in &self.points {
-                self.explain_tree(
-                    tree,
-                    row,
-                    scale,
-                    points,
-                    &mut sums,
-                    &mut followed,
-                    contributions,
-                );
+                self.explain_tree(tree, row, points, scale, &mut walk, contributions);
             }
         }
         scale * self.expected
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn explain_tree(
         &self,
         tree: usize,
         row: &[f32],
-        scale: f64,
         points: &Points,
-        sums: &mut Vec<Lanes>,
-        followed: &mut Vec<bool>,
+        scale: f64,
+        walk: &mut Walk,
         contributions: &mut [f64],
     ) {
+        let Walk { sums, followed } = walk;
         let span = self.trees.span(tree);
         let root = span.start;
         sums.clear();

@@ -18,6 +18,7 @@ use forewarn::runner::Runner;
 use forewarn::server::{self, App};
 use forewarn::state::{IncidentRecord, Store};
 use forewarn::time::Timestamp;
+use forewarn::training;
 use forewarn::types::{Signal, Source, TargetId, TargetState};
 
 use super::fleet::{ORIGIN, bundle, config, history};
@@ -397,6 +398,53 @@ async fn shap_is_answered_on_demand_with_and_without_history() {
                     .is_empty()
             );
         }
+    }
+}
+
+/// One explanation, everywhere: the API, the metrics and, through those, the alert's text.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reasons_of_a_risky_target_are_published() {
+    let replay = training::replay(history(), &learning::plan(&config()), &|_, _| ());
+    let scores = bundle().score_rows(&replay.features);
+    let probability = |target: &training::TargetRows, n: usize| {
+        target.rows[n].map_or(0.0, |row| scores[row].ensemble)
+    };
+    let all = replay.targets.iter();
+    let (n, target) = all
+        .flat_map(|target| (1000..history().steps()).map(move |n| (n, target)))
+        .max_by(|a, b| probability(a.1, a.0).total_cmp(&probability(b.1, b.0)))
+        .expect("targets");
+    assert!(probability(target, n) > 0.4, "{}", probability(target, n));
+
+    let mut world = World::new().await;
+    world.runner.cycle(minute(n)).await;
+    let request = Request::get(format!("/api/v1/targets/{}", target.target.as_str()));
+    let answer = server::router(world.app.clone())
+        .oneshot(request.body(Body::empty()).expect("a request"))
+        .await
+        .expect("an answer");
+    let bytes = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let reasons = answer["reasons"].as_array().expect("reasons");
+    assert_eq!(reasons.len(), 3, "{answer}");
+    let metrics = world.metrics();
+    for reason in reasons {
+        let of_target = format!(
+            "forewarn_feature_contribution{{target=\"{}\"",
+            target.target
+        );
+        let of_feature = format!("feature={}", reason["feature"]);
+        assert!(
+            metrics
+                .lines()
+                .any(|line| line.starts_with(&of_target) && line.contains(&of_feature)),
+            "{reason} is not in the metrics"
+        );
     }
 }
 
