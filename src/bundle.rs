@@ -1,15 +1,17 @@
 //! A model ready to score, and what its manifest says of it. Pure: the files of a model are bytes by name here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::assessment::Reason;
 use crate::evaluation::baselines::Prior;
 use crate::features::{Catalogue, FeatureSpec};
-use crate::model::{Ensemble, LoadError, Matrix, Score};
+use crate::model::{Ensemble, EnsembleShap, LoadError, Matrix, Score};
 use crate::time::{Timestamp, format_duration};
 use crate::types::Signal;
 use crate::window::Window;
@@ -250,21 +252,48 @@ impl Bundle {
         self.snapshot.score(&self.snapshot_row(features))
     }
 
-    /// The strongest contributions to the stack's score, strongest first.
+    /// The strongest path contributions to the stack's score, strongest first.
     pub fn explain(&self, features: &[f32], has_history: bool, top: usize) -> Vec<Reason> {
-        let mut contributions = vec![0.0; self.catalogue.len()];
-        if has_history {
-            self.full.explain(features, &mut contributions);
-        } else {
-            let mut own = vec![0.0; self.snapshot_columns.len()];
-            self.snapshot
-                .explain(&self.snapshot_row(features), &mut own);
-            for (&column, contribution) in self.snapshot_columns.iter().zip(own) {
-                contributions[column] = contribution;
-            }
+        let (ensemble, row) = self.asked(features, has_history);
+        let mut contributions = vec![0.0; row.len()];
+        ensemble.explain(&row, &mut contributions);
+        self.reasons(features, &contributions, has_history, top)
+    }
+
+    /// SHAP values of both ensembles, prepared once for many rows.
+    pub fn shap(&self) -> Shap<'_> {
+        Shap {
+            bundle: self,
+            full: self.full.shap(),
+            snapshot: self.snapshot.shap(),
         }
+    }
+
+    /// The ensemble that answers, and its columns of a row.
+    fn asked<'a>(&self, features: &'a [f32], has_history: bool) -> (&Ensemble, Cow<'a, [f32]>) {
+        if has_history {
+            (&self.full, features.into())
+        } else {
+            (&self.snapshot, self.snapshot_row(features).into())
+        }
+    }
+
+    fn reasons(
+        &self,
+        features: &[f32],
+        contributions: &[f64],
+        has_history: bool,
+        top: usize,
+    ) -> Vec<Reason> {
+        let column = |i: usize| {
+            if has_history {
+                i
+            } else {
+                self.snapshot_columns[i]
+            }
+        };
         let mut order: Vec<usize> = (0..contributions.len())
-            .filter(|&c| contributions[c] != 0.0)
+            .filter(|&i| contributions[i] != 0.0)
             .collect();
         order.sort_by(|&a, &b| {
             contributions[b]
@@ -275,10 +304,10 @@ impl Bundle {
         order
             .into_iter()
             .take(top)
-            .map(|c| Reason {
-                feature: self.catalogue.name(c).to_string(),
-                value: (!features[c].is_nan()).then(|| f64::from(features[c])),
-                contribution: contributions[c],
+            .map(|i| Reason {
+                feature: self.catalogue.name(column(i)).to_string(),
+                value: (!features[column(i)].is_nan()).then(|| f64::from(features[column(i)])),
+                contribution: contributions[i],
             })
             .collect()
     }
@@ -384,6 +413,70 @@ impl Bundle {
             snapshot_columns,
             catalogue,
         })
+    }
+}
+
+/// Rows that [`Shap::importance`] looks at, at most: some seconds of one core.
+const IMPORTANCE_ROWS: usize = 1000;
+
+/// See [`Bundle::shap`].
+pub struct Shap<'a> {
+    bundle: &'a Bundle,
+    full: EnsembleShap<'a>,
+    snapshot: EnsembleShap<'a>,
+}
+
+impl Shap<'_> {
+    /// As [`Bundle::explain`].
+    pub fn explain(&self, features: &[f32], has_history: bool, top: usize) -> Vec<Reason> {
+        let ensemble = if has_history {
+            &self.full
+        } else {
+            &self.snapshot
+        };
+        let (_, row) = self.bundle.asked(features, has_history);
+        let mut contributions = vec![0.0; row.len()];
+        ensemble.explain(&row, &mut contributions);
+        self.bundle
+            .reasons(features, &contributions, has_history, top)
+    }
+
+    /// Contributions to the full ensemble's score, row-major as `features`, computed on all cores.
+    pub fn contributions(&self, features: &Matrix) -> Vec<f64> {
+        let columns = features.columns;
+        let mut contributions = vec![0.0; features.data.len()];
+        contributions
+            .par_chunks_mut(columns)
+            .zip(features.data.par_chunks(columns))
+            .for_each(|(contributions, row)| {
+                self.full.explain(row, contributions);
+            });
+        contributions
+    }
+
+    /// Mean |contribution| of each feature to the full ensemble's score, largest first; of many rows, as
+    /// many as a report can wait for are taken at equal distances.
+    pub fn importance(&self, features: &Matrix) -> Vec<(String, f64)> {
+        let every = features.rows().div_ceil(IMPORTANCE_ROWS).max(1);
+        let columns: Vec<usize> = (0..features.columns).collect();
+        let rows = features.select_rows((0..features.rows()).step_by(every), &columns);
+        let mut sums = vec![0.0; features.columns];
+        for row in self.contributions(&rows).chunks(features.columns) {
+            for (sum, contribution) in sums.iter_mut().zip(row) {
+                *sum += contribution.abs();
+            }
+        }
+        let count = rows.rows().max(1) as f64;
+        let means = sums.into_iter().map(|sum| sum / count);
+        let mut importance: Vec<(String, f64)> = self
+            .bundle
+            .catalogue
+            .names()
+            .into_iter()
+            .zip(means)
+            .collect();
+        importance.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        importance
     }
 }
 

@@ -17,8 +17,8 @@ use crate::tracker::{self, Limits, Tracker};
 use crate::types::{Incident, RiskLevels, ServeMember, Source, TargetId, TargetState};
 use crate::window::Window;
 
-/// Explanations per cycle at most, for the riskiest targets first.
-const MAX_EXPLAINED: usize = 100;
+/// Explanations per cycle at most, for the riskiest targets first: some milliseconds, whatever the fleet's size.
+pub const MAX_EXPLAINED: usize = 100;
 /// Reasons kept for a target.
 const REASONS: usize = 3;
 /// Targets below this probability are not explained, unless the alert threshold is lower.

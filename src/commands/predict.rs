@@ -13,7 +13,7 @@ use super::{ConfigFile, model_dir, now};
 use crate::artifact;
 use crate::bundle::Bundle;
 use crate::config::Config;
-use crate::server::{Parser, Prediction, Problem, Scorer};
+use crate::server::{Explain, Parser, Prediction, Problem, Scorer};
 use crate::time::Timestamp;
 
 /// Rows with errors that one message shows.
@@ -80,7 +80,7 @@ impl Rows<'_> {
         let mut parser = Parser::new(self.bundle, None);
         let row = parser.row(row, "")?;
         let row = parser.finish(row)?;
-        Ok(Scorer::new(self.bundle, self.config, None, now, false).predict(row))
+        Ok(Scorer::new(self.bundle, self.config, None, now, Explain::No).predict(row))
     }
 
     fn json(&self, mut input: impl Read, out: &mut impl Write) -> anyhow::Result<()> {

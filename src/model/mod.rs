@@ -18,12 +18,13 @@ mod logistic;
 mod matrix;
 mod newton;
 mod params;
+mod shap;
 mod smote;
 mod subspace;
 mod tree;
 mod xgboost_json;
 
-pub use ensemble::{Ensemble, Score};
+pub use ensemble::{Ensemble, EnsembleShap, Score};
 pub use fit::{FitError, FitParams, Fitted, Fold, Split, TrainingSet, Trial, fit};
 pub use matrix::Matrix;
 pub use params::{ForestParams, Imbalance, LogisticParams, XgboostParams};

@@ -120,6 +120,11 @@ impl Trees {
         node + (self.nodes[node].word >> 13) as usize
     }
 
+    /// The child of a split that a row goes to.
+    pub fn next(&self, node: usize, row: &[f32]) -> usize {
+        node + self.nodes[node].step(row[self.nodes[node].column()])
+    }
+
     /// Nodes of tree `index`.
     pub fn span(&self, index: usize) -> std::ops::Range<usize> {
         self.roots[index]

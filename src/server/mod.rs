@@ -41,7 +41,7 @@ use crate::state::Store;
 use crate::time::Timestamp;
 use crate::webhook::OwnAlerts;
 
-pub(crate) use predict::{Parser, Prediction, Scorer};
+pub(crate) use predict::{Explain, Parser, Prediction, Scorer};
 pub(crate) use problem::Problem;
 
 /// Open connections; more wait in the listener's backlog.
@@ -486,7 +486,7 @@ mod tests {
                 json,
                 "{}",
                 422,
-                "explain must be true or false",
+                "explain is \"maybe\"; it must be true, false or shap",
             ),
             (
                 "POST",

@@ -11,12 +11,13 @@ use axum::response::Response;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::problem::{FieldError, Problem, pointer};
 use super::{App, JsonBody, blocking, json};
 use crate::assessment::{Reason, Snapshot};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Shap};
 use crate::config::Config;
 use crate::model::Score;
 use crate::risk::{Driver, recommendations};
@@ -24,8 +25,10 @@ use crate::time::Timestamp;
 use crate::types::{RiskLevel, Signal, TargetId};
 use crate::window::Window;
 
-/// Reasons in an answer with `explain=true`.
+/// Reasons in an answer that asks for them.
 const REASONS: usize = 10;
+/// Rows of a batch with `explain=shap`: together they cost about what a full batch without it does.
+const MAX_SHAP_ROWS: usize = 100;
 /// Signals that recommendations speak about.
 const DRIVERS: usize = 3;
 /// Field errors listed at most; a full batch with every signal wrong stays below.
@@ -55,7 +58,7 @@ pub struct Prediction {
     /// Fields that the model does not know.
     ignored: Vec<String>,
     models: Members,
-    /// Only with `explain=true`; strongest first.
+    /// Only with `explain`; strongest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     reasons: Option<Vec<Reason>>,
@@ -113,7 +116,7 @@ pub(crate) struct Row {
     post,
     path = "/predict", tag = "predictions",
     request_body(content = ref("#/components/schemas/Row"), content_type = "application/json"),
-    params(("explain" = Option<bool>, Query, description = "Add the reasons of the score")),
+    params(("explain" = Option<Explain>, Query, description = "Add the reasons of the score: `true` for path contributions, `shap` for TreeSHAP, which takes some milliseconds")),
     responses(
         (status = 200, body = Prediction),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
@@ -128,25 +131,42 @@ pub async fn predict(
     RawQuery(query): RawQuery,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let explain = wants_reasons(query.as_deref())?;
-    let (bundle, snapshot) = (app.bundle()?, app.snapshot.load_full());
-    let start = Instant::now();
-    let mut parser = Parser::new(&bundle, snapshot.as_deref());
-    let row = parser.row(document(&body)?, "")?;
-    let row = parser.finish(row)?;
-    let scorer = Scorer::new(
-        &bundle,
-        &app.config,
-        snapshot.as_deref(),
-        (app.clock)(),
-        explain,
-    );
-    let prediction = scorer.predict(row);
-    app.metrics
-        .prediction_duration
-        .observe(start.elapsed().as_secs_f64());
-    app.metrics.predictions.with_label_values(&["api"]).inc();
-    Ok(json(&prediction))
+    let explain = Explain::asked(query.as_deref())?;
+    let bundle = app.bundle()?;
+    let slot = match explain {
+        Explain::No | Explain::Paths => None,
+        Explain::Shap => Some(slot(&app)?),
+    };
+    let work = move || {
+        let snapshot = app.snapshot.load_full();
+        let start = Instant::now();
+        let mut parser = Parser::new(&bundle, snapshot.as_deref());
+        let row = parser.row(document(&body)?, "")?;
+        let row = parser.finish(row)?;
+        let scorer = Scorer::new(
+            &bundle,
+            &app.config,
+            snapshot.as_deref(),
+            (app.clock)(),
+            explain,
+        );
+        let prediction = scorer.predict(row);
+        app.metrics
+            .prediction_duration
+            .observe(start.elapsed().as_secs_f64());
+        app.metrics.predictions.with_label_values(&["api"]).inc();
+        Ok(json(&prediction))
+    };
+    match slot {
+        None => work(),
+        Some(slot) => {
+            blocking(move || {
+                let _slot = slot;
+                work()
+            })
+            .await
+        }
+    }
 }
 
 /// Score many observations
@@ -156,7 +176,7 @@ pub async fn predict(
     post,
     path = "/predict/batch", tag = "predictions",
     request_body(content = ref("#/components/schemas/Rows"), content_type = "application/json"),
-    params(("explain" = Option<bool>, Query, description = "Add the reasons of each score")),
+    params(("explain" = Option<Explain>, Query, description = "Add the reasons of each score: `true` for path contributions, `shap` for TreeSHAP; with it a batch has at most 100 rows")),
     responses(
         (status = 200, body = Vec<Prediction>),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
@@ -171,15 +191,9 @@ pub async fn predict_batch(
     RawQuery(query): RawQuery,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let explain = wants_reasons(query.as_deref())?;
+    let explain = Explain::asked(query.as_deref())?;
     let bundle = app.bundle()?;
-    let Ok(slot) = app.batch_slots.clone().try_acquire_owned() else {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many batches at once; retry after a second",
-        )
-        .retry_after(1));
-    };
+    let slot = slot(&app)?;
     let work = move || {
         let _slot = slot;
         let snapshot = app.snapshot.load_full();
@@ -187,6 +201,15 @@ pub async fn predict_batch(
         let mut parser = Parser::new(&bundle, snapshot.as_deref());
         let rows = parser.rows(document(&body)?, app.config.api.max_batch)?;
         let rows = parser.finish(rows)?;
+        if explain == Explain::Shap && rows.len() > MAX_SHAP_ROWS {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!(
+                    "the batch has {} rows; with explain=shap it has at most {MAX_SHAP_ROWS}: send fewer, or ask for explain=true",
+                    rows.len()
+                ),
+            ));
+        }
         let scorer = Scorer::new(
             &bundle,
             &app.config,
@@ -197,7 +220,7 @@ pub async fn predict_batch(
         let count = rows.len() as u64;
         let predictions: Vec<Prediction> = rows
             .into_par_iter()
-            .with_min_len(64)
+            .with_min_len(if explain == Explain::Shap { 1 } else { 64 })
             .map(|row| scorer.predict(row))
             .collect();
         app.metrics
@@ -212,19 +235,47 @@ pub async fn predict_batch(
     blocking(work).await
 }
 
-fn wants_reasons(query: Option<&str>) -> Result<bool, Problem> {
-    let explain = query
-        .into_iter()
-        .flat_map(|q| q.split('&'))
-        .find_map(|pair| pair.strip_prefix("explain="));
-    match explain {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1") => Ok(true),
-        Some(_) => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "the query parameter explain must be true or false",
-        )),
+/// What `explain` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) enum Explain {
+    #[serde(rename = "false")]
+    No,
+    #[serde(rename = "true")]
+    Paths,
+    #[serde(rename = "shap")]
+    Shap,
+}
+
+impl Explain {
+    fn asked(query: Option<&str>) -> Result<Self, Problem> {
+        let explain = query
+            .into_iter()
+            .flat_map(|q| q.split('&'))
+            .find_map(|pair| pair.strip_prefix("explain="));
+        match explain {
+            None | Some("false" | "0") => Ok(Explain::No),
+            Some("true" | "1") => Ok(Explain::Paths),
+            Some("shap") => Ok(Explain::Shap),
+            Some(other) => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!(
+                    "the query parameter explain is {:?}; it must be true, false or shap",
+                    shortened(other)
+                ),
+            )),
+        }
     }
+}
+
+/// Leave to keep the cores busy for a while.
+fn slot(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
+    app.batch_slots.clone().try_acquire_owned().map_err(|_| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many batches or SHAP explanations at once; retry after a second",
+        )
+        .retry_after(1)
+    })
 }
 
 fn document(body: &[u8]) -> Result<&RawValue, Problem> {
@@ -484,7 +535,8 @@ pub(crate) struct Scorer<'a> {
     snapshot: Option<&'a Snapshot>,
     now: Timestamp,
     timestamp: String,
-    explain: bool,
+    explain: Explain,
+    shap: Option<Shap<'a>>,
 }
 
 impl<'a> Scorer<'a> {
@@ -493,7 +545,7 @@ impl<'a> Scorer<'a> {
         config: &'a Config,
         snapshot: Option<&'a Snapshot>,
         now: Timestamp,
-        explain: bool,
+        explain: Explain,
     ) -> Self {
         Self {
             bundle,
@@ -502,6 +554,7 @@ impl<'a> Scorer<'a> {
             now,
             timestamp: microseconds(now),
             explain,
+            shap: (explain == Explain::Shap).then(|| bundle.shap()),
         }
     }
 
@@ -524,10 +577,13 @@ impl<'a> Scorer<'a> {
         };
         let probability = score.of(self.config.model.serve);
         let level = self.config.risk_levels.level(probability);
-        let reasons = if self.explain || level > RiskLevel::Minimal {
-            bundle.explain(&features, history != History::None, REASONS)
-        } else {
-            Vec::new()
+        let has_history = history != History::None;
+        let reasons = match &self.shap {
+            Some(shap) => shap.explain(&features, has_history, REASONS),
+            None if self.explain == Explain::Paths || level > RiskLevel::Minimal => {
+                bundle.explain(&features, has_history, REASONS)
+            }
+            None => Vec::new(),
         };
         let drivers = drivers(
             &reasons,
@@ -547,7 +603,7 @@ impl<'a> Scorer<'a> {
             missing: row.missing,
             ignored: row.ignored,
             models: Members::from(&score),
-            reasons: self.explain.then_some(reasons),
+            reasons: (self.explain != Explain::No).then_some(reasons),
             model_id: manifest.id.clone(),
             model_origin: manifest.origin.name(),
         }

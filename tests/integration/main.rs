@@ -4,6 +4,10 @@
 mod bad_input;
 /// The commands that work on a model, run as a user runs them.
 mod commands;
+/// Nothing is learned where there is nothing to learn, nor from what is not known yet.
+mod controls;
+/// Contributions add up to the score, and a cycle bounds how many it explains.
+mod explanations;
 /// A simulated history and a small model trained on it, shared by the tests below.
 mod fleet;
 /// Lower layers do not import higher ones.
@@ -12,7 +16,7 @@ mod layering;
 mod replay;
 /// The server and its cycle with a real model, against a stand-in for Prometheus that fails on demand.
 mod serving;
-/// The same data and seed give the same model on any number of threads; labels without meaning teach nothing.
+/// The same data and seed give the same model on any number of threads.
 mod training;
 /// What is generated from the code is current: docs/features.md.
 mod docs;

@@ -18,6 +18,7 @@ use forewarn::runner::Runner;
 use forewarn::server::{self, App};
 use forewarn::state::{IncidentRecord, Store};
 use forewarn::time::Timestamp;
+use forewarn::training;
 use forewarn::types::{Signal, Source, TargetId, TargetState};
 
 use super::fleet::{ORIGIN, bundle, config, history};
@@ -349,6 +350,101 @@ async fn predict_answers_with_and_without_history() {
             .await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         assert!(problem.to_string().contains(text), "{problem}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shap_is_answered_on_demand_with_and_without_history() {
+    let world = World::new().await;
+    NOW.store(minute(3001).0, Ordering::Relaxed);
+    let body = json!({"cpu_usage": 95, "memory_usage": null, "disk_usage": 40, "network_latency_ms": 20, "error_count": 9, "response_time_ms": 950, "active_connections": 80});
+    let mut with_history = body.clone();
+    with_history["history"] = Value::from(vec![body.clone(); 60]);
+    for body in [body.clone(), with_history] {
+        let ask = async |explain: &str| {
+            let route = format!("/predict?explain={explain}");
+            world
+                .post(&route, "application/json", body.to_string())
+                .await
+        };
+        let (shap, paths) = (ask("shap").await, ask("true").await);
+        assert_eq!(shap.0, StatusCode::OK, "{}", shap.1);
+        assert_eq!(
+            shap.1["failure_probability"],
+            paths.1["failure_probability"]
+        );
+        assert!(!shap.1["reasons"].as_array().expect("reasons").is_empty());
+        assert_ne!(shap.1["reasons"], paths.1["reasons"]);
+    }
+    for (rows, status) in [
+        (100, StatusCode::OK),
+        (101, StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        let batch = Value::from(vec![body.clone(); rows]).to_string();
+        let route = "/predict/batch?explain=shap";
+        let (found, answer) = world.post(route, "application/json", batch).await;
+        assert_eq!(found, status, "{answer}");
+        if rows > 100 {
+            let text = answer.to_string();
+            assert!(
+                text.contains("101 rows; with explain=shap it has at most 100"),
+                "{text}"
+            );
+        } else {
+            assert!(
+                !answer[99]["reasons"]
+                    .as_array()
+                    .expect("reasons")
+                    .is_empty()
+            );
+        }
+    }
+}
+
+/// One explanation, everywhere: the API, the metrics and, through those, the alert's text.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reasons_of_a_risky_target_are_published() {
+    let replay = training::replay(history(), &learning::plan(&config()), &|_, _| ());
+    let scores = bundle().score_rows(&replay.features);
+    let probability = |target: &training::TargetRows, n: usize| {
+        target.rows[n].map_or(0.0, |row| scores[row].ensemble)
+    };
+    let all = replay.targets.iter();
+    let (n, target) = all
+        .flat_map(|target| (1000..history().steps()).map(move |n| (n, target)))
+        .max_by(|a, b| probability(a.1, a.0).total_cmp(&probability(b.1, b.0)))
+        .expect("targets");
+    assert!(probability(target, n) > 0.4, "{}", probability(target, n));
+
+    let mut world = World::new().await;
+    world.runner.cycle(minute(n)).await;
+    let request = Request::get(format!("/api/v1/targets/{}", target.target.as_str()));
+    let answer = server::router(world.app.clone())
+        .oneshot(request.body(Body::empty()).expect("a request"))
+        .await
+        .expect("an answer");
+    let bytes = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let reasons = answer["reasons"].as_array().expect("reasons");
+    assert_eq!(reasons.len(), 3, "{answer}");
+    let metrics = world.metrics();
+    for reason in reasons {
+        let of_target = format!(
+            "forewarn_feature_contribution{{target=\"{}\"",
+            target.target
+        );
+        let of_feature = format!("feature={}", reason["feature"]);
+        assert!(
+            metrics
+                .lines()
+                .any(|line| line.starts_with(&of_target) && line.contains(&of_feature)),
+            "{reason} is not in the metrics"
+        );
     }
 }
 

@@ -1,12 +1,14 @@
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use forewarn::artifact;
 use forewarn::bundle::Bundle;
 use forewarn::history::{Column, History};
 use forewarn::labels::RowLabel;
+use forewarn::learning;
 use forewarn::training::{self, Plan, TrainError};
-use forewarn::types::{Source, TargetId};
+use forewarn::types::TargetId;
 
 use super::fleet::{bundle, history, plan, train};
 
@@ -19,13 +21,42 @@ fn the_same_data_and_seed_give_the_same_bytes_on_one_thread_and_on_two() {
             .expect("a pool of threads");
         pool.install(|| train(history(), &plan()))
     };
-    let (one, two) = (on(1), on(2));
-    assert_eq!(one.manifest.id, two.manifest.id);
-    assert_eq!(one.files(), two.files());
-    let json = |bundle: &forewarn::bundle::Bundle| {
-        serde_json::to_string(&bundle.manifest).expect("a manifest is JSON")
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let report = training::replay(history(), &plan(), &|_, _| ()).report(history(), &plan());
+    let written = |threads: usize| {
+        let (model, dir) = (on(threads), folder.path().join(threads.to_string()));
+        let card = learning::card(&model, &report, "", None);
+        let run = serde_json::json!({"threads": threads});
+        artifact::write(&model, &dir, &card, &run).expect("the model is written");
+        files(&dir)
     };
-    assert_eq!(json(&one), json(&two));
+    let (mut one, mut two) = (written(1), written(2));
+    // When, how long and by what command: the only file that may differ.
+    let run = Path::new("run.json");
+    assert_ne!(one.remove(run), two.remove(run));
+    assert!(one.len() >= 10, "{:?}", one.keys());
+    assert!(one == two, "the model directories differ");
+}
+
+/// Every file below a folder.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).expect("the folder is readable") {
+            let path = entry.expect("the folder is readable").path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path
+                    .strip_prefix(dir)
+                    .expect("it lies inside")
+                    .to_path_buf();
+                found.insert(name, fs::read(&path).expect("the file is readable"));
+            }
+        }
+    }
+    found
 }
 
 #[test]
@@ -52,51 +83,6 @@ fn the_model_ranks_failures_above_health_and_beats_the_coin() {
     assert!(
         value("/ensemble/average_precision") > 3.0 * value("/baselines/random/average_precision")
     );
-}
-
-/// The incidents of a history, given to other targets at other times: nothing is left to learn.
-#[test]
-fn labels_without_meaning_teach_nothing() {
-    let real = history();
-    let mut shuffled = History::new(7, real.time(0), real.time(real.steps() - 1), real.step());
-    let names: Vec<&TargetId> = real.targets().keys().collect();
-    let mut givers = names.clone();
-    givers.shuffle(&mut ChaCha8Rng::seed_from_u64(5));
-    givers.rotate_left(1);
-    for (name, giver) in names.iter().zip(givers) {
-        let (own, other) = (&real.targets()[*name], &real.targets()[giver]);
-        let mut insert = |column, samples: &[_]| {
-            shuffled
-                .insert(column, (*name).clone(), vec![], samples)
-                .expect("one series per signal")
-        };
-        for signal in 0..7 {
-            let column = own.column(signal).iter().enumerate();
-            // A failing target answers nothing: its gap would give the label away.
-            let samples: Vec<_> = column
-                .filter(|(i, v)| !v.is_nan() && other.failing[*i].is_none())
-                .map(|(i, v)| (real.time(i), f64::from(*v)))
-                .collect();
-            insert(Column::Signal(signal), &samples);
-        }
-        let shift = 1440 + 517;
-        let failing: Vec<_> = (0..real.steps())
-            .filter(|&i| other.failing[(i + shift) % real.steps()].is_some())
-            .map(|i| (real.time(i), 1.0))
-            .collect();
-        insert(Column::Failing(Source::Query), &failing);
-    }
-    let metrics = train(&shuffled, &plan()).manifest.metrics;
-    let value = |path: &str| metrics.pointer(path).and_then(serde_json::Value::as_f64);
-    let (base_rate, precision) = (
-        value("/base_rate").expect("rows"),
-        value("/ensemble/average_precision").expect("both classes"),
-    );
-    assert!(
-        precision < 5.0 * base_rate,
-        "average precision {precision} at a base rate of {base_rate}"
-    );
-    assert!(value("/ensemble/brier_skill").expect("rows") < 0.02);
 }
 
 #[test]
@@ -179,9 +165,9 @@ fn the_card_says_what_the_threshold_is_worth() {
         Bundle::from_files(served.manifest.clone(), served.files()).expect("its own files fit");
     let report = training::replay(history(), &plan(), &|_, _| ()).report(history(), &plan());
     bundle.manifest.threshold.probability = 0.25;
-    let card = forewarn::learning::card(&bundle, &report, "", None);
+    let card = learning::card(&bundle, &report, "", None);
     assert!(card.contains("The threshold 0.2500 kept within"), "{card}");
     bundle.manifest.threshold.probability = 1.0;
-    let card = forewarn::learning::card(&bundle, &report, "", None);
+    let card = learning::card(&bundle, &report, "", None);
     assert!(card.contains("this model does not alert"), "{card}");
 }
