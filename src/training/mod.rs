@@ -15,7 +15,7 @@ use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
 use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
-use crate::model::{Ensemble, FitError, FitParams};
+use crate::model::{Ensemble, FitError, FitParams, Score};
 use crate::surrogate;
 use crate::tracker::Limits;
 use sample::{Sample, Slices};
@@ -78,6 +78,10 @@ pub struct Trained {
     pub snapshot_quality: EnsembleReport,
     /// A few rules that come near the ensemble's alarms.
     pub surrogate: Option<String>,
+    /// Grid points of the test slice.
+    pub test: (usize, usize),
+    /// Of every row of the replay.
+    pub scores: Vec<Score>,
 }
 
 /// Below this many incidents in a slice nothing is fitted; below the second one `train` warns.
@@ -137,20 +141,13 @@ pub fn train(
             .iter()
             .map(|&(row, label)| (replay.time(index[row]), label)),
     );
-    let evaluation = replay.evaluate(
-        history,
-        plan,
-        (slices.test, replay.steps),
-        &scores,
-        &prior,
-        threshold,
-    );
+    let test = (slices.test, replay.steps);
+    let mut evaluation = replay.evaluate(history, plan, test, &scores, &prior, threshold);
+    evaluation.ensemble.uncalibrated = Some(replay.uncalibrated(test, &full));
     progress("evaluation", 0.9);
 
-    let (rows, labels): (Vec<usize>, Vec<bool>) = replay
-        .labelled(slices.test, replay.steps)
-        .into_iter()
-        .unzip();
+    let (rows, labels): (Vec<usize>, Vec<bool>) =
+        replay.labelled(test.0, test.1).into_iter().unzip();
     let snapshot_scores =
         snapshot.score_rows(&replay.features.select_rows(rows, &snapshot_columns));
     let judged = snapshot_scores
@@ -177,5 +174,7 @@ pub fn train(
         prior,
         evaluation,
         snapshot_quality,
+        test,
+        scores,
     })
 }

@@ -2,13 +2,12 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use forewarn::bundle::Bundle;
 use forewarn::history::{Column, History};
 use forewarn::labels::RowLabel;
 use forewarn::training::{self, Plan, TrainError};
 use forewarn::types::{Source, TargetId};
 
-use super::fleet::{bundle, history, plan, train};
+use super::fleet::{bundle, history, plan, train, write_up};
 
 #[test]
 fn the_same_data_and_seed_give_the_same_bytes_on_one_thread_and_on_two() {
@@ -17,9 +16,12 @@ fn the_same_data_and_seed_give_the_same_bytes_on_one_thread_and_on_two() {
             .num_threads(threads)
             .build()
             .expect("a pool of threads");
-        pool.install(|| train(history(), &plan()))
+        pool.install(|| write_up(history(), &plan()))
     };
     let (one, two) = (on(1), on(2));
+    assert!(one.card == two.card, "card.md differs");
+    assert!(one.report == two.report, "report.html differs");
+    let (one, two) = (one.bundle, two.bundle);
     assert_eq!(one.manifest.id, two.manifest.id);
     assert_eq!(one.files(), two.files());
     let json = |bundle: &forewarn::bundle::Bundle| {
@@ -170,18 +172,4 @@ fn blocks_of_rows_score_as_single_rows_do() {
         assert_eq!(full[i], bundle.score(rows.row(i)));
         assert_eq!(snapshot[i], bundle.score_snapshot(rows.row(i)));
     }
-}
-
-#[test]
-fn the_card_says_what_the_threshold_is_worth() {
-    let served = bundle();
-    let mut bundle =
-        Bundle::from_files(served.manifest.clone(), served.files()).expect("its own files fit");
-    let report = training::replay(history(), &plan(), &|_, _| ()).report(history(), &plan());
-    bundle.manifest.threshold.probability = 0.25;
-    let card = forewarn::learning::card(&bundle, &report, "", None);
-    assert!(card.contains("The threshold 0.2500 kept within"), "{card}");
-    bundle.manifest.threshold.probability = 1.0;
-    let card = forewarn::learning::card(&bundle, &report, "", None);
-    assert!(card.contains("this model does not alert"), "{card}");
 }
