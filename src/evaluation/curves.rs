@@ -127,12 +127,11 @@ fn roc(rows: &Rows) -> Vec<[f64; 2]> {
         return Vec::new();
     }
     let mut curve = vec![[0.0; 2]];
-    let mut newest = [0.0, 0.0];
+    let (mut wrong, mut found) = (0.0, 0.0);
     for (weight, positive) in rows.ties() {
-        newest = [
-            newest[0] + (weight - positive) / negatives,
-            newest[1] + positive / positives,
-        ];
+        wrong += weight - positive;
+        found += positive;
+        let newest = [wrong / negatives, found / positives];
         let last = curve[curve.len() - 1];
         if newest[0] - last[0] + newest[1] - last[1] >= 2.0 / (POINTS - 2) as f64 {
             curve.push(newest);

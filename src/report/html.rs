@@ -179,7 +179,8 @@ impl Page<'_> {
                 self.out,
                 "<div class=\"tile\"><b>{}</b><span>{}</span></div>",
                 escaped(&figure),
-                escaped(&words)
+                // A percent sign stays with its number.
+                escaped(&words).replace(" %", "\u{a0}%")
             )?;
         }
         writeln!(self.out, "</div>")
@@ -642,8 +643,7 @@ impl Page<'_> {
 
     fn reliability_chart(&mut self) -> Result {
         let ensemble = &self.subject.evaluation.ensemble;
-        let claims = bins(&ensemble.reliability)
-            .chain(ensemble.uncalibrated.iter().flat_map(|before| bins(before)));
+        let claims = bins(&ensemble.reliability).chain(ensemble.uncalibrated.iter().flat_map(bins));
         let lowest = claims
             .map(|bin| bin.mean_predicted)
             .fold(0.05, f64::min)

@@ -400,7 +400,7 @@ mod tests {
             ),
             (
                 Axis::around("", -10_800.0, 1800.0),
-                vec!["−3h", "−2h", "−1h", "0"],
+                vec!["−3h", "−2h30m", "−2h", "−1h30m", "−1h", "−30m", "0", "+30m"],
             ),
         ] {
             assert_eq!(labels(&axis), expected);

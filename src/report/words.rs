@@ -148,6 +148,13 @@ fn cautions(subject: &Subject) -> Vec<String> {
             }
         }
     }
+    let elsewhere = better_elsewhere(subject);
+    if !elsewhere.is_empty() {
+        found.push(format!(
+            "At other budgets a one-line rule foresees more: {}.",
+            elsewhere.join("; ")
+        ));
+    }
     let allowed = subject.manifest.threshold.false_alarms_per_target_week;
     if let Some(found_rate) = at.measures.false_alarms_per_target_week
         && found_rate > allowed
@@ -169,6 +176,32 @@ fn cautions(subject: &Subject) -> Vec<String> {
         );
     }
     found
+}
+
+/// The fixed budgets at which a rule foresees more than the model.
+fn better_elsewhere(subject: &Subject) -> Vec<String> {
+    let evaluation = subject.evaluation;
+    let better = |(budget, own): (&String, &OperatingPoint)| {
+        let (name, best) = evaluation
+            .baselines
+            .iter()
+            .filter_map(|(name, one)| Some((name, one.at_budget.get(budget)?)))
+            .filter(|(_, at)| at.foreseen > own.foreseen)
+            .reduce(|best, one| {
+                if one.1.foreseen > best.1.foreseen {
+                    one
+                } else {
+                    best
+                }
+            })?;
+        Some(format!(
+            "within {budget} false alarms per target-week {} {}, the model {}",
+            rule(name),
+            best.foreseen,
+            own.foreseen
+        ))
+    };
+    evaluation.at_budget.iter().filter_map(better).collect()
 }
 
 fn budget(subject: &Subject) -> String {

@@ -304,6 +304,16 @@ fn the_headline_does_not_hide_what_speaks_against_the_model() {
             "A one-line rule is as good: static thresholds foresaw 28 of 28",
         ),
         (
+            Fleet {
+                foreseen: false,
+                ..Fleet::default()
+            }
+            .evaluation(Some(0.5), true),
+            manifest(Origin::History, 0.5),
+            training,
+            "within 0.01 false alarms per target-week static thresholds 28, the model 0",
+        ),
+        (
             fleet.evaluation(Some(0.5), false),
             manifest(Origin::Simulated, 0.5),
             training,
