@@ -1103,9 +1103,9 @@ impl Page<'_> {
                 ),
             ),
             (
-                "incidents end",
+                "what counts",
                 format!(
-                    "spells shorter than {} are none, closer than {} are one; {} after it rows are left out",
+                    "a spell shorter than {} is no incident, spells closer than {} are one; rows within an incident and {} after it are left out",
                     span(manifest.label.min_duration_seconds),
                     span(manifest.label.merge_gap_seconds),
                     span(manifest.label.recovery_seconds)
