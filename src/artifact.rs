@@ -4,7 +4,8 @@
 //! <id>/manifest.json what the model is; names and checksums of the files below
 //! <id>/full/…        the ensemble over all features
 //! <id>/snapshot/…    the ensemble for bodies without history
-//! <id>/card.md       the same in words
+//! <id>/card.md       the same in words: outside checksums, as nothing is computed from it
+//! <id>/report.html   the same with charts: outside checksums too
 //! <id>/run.json      when, how long, by what command: outside checksums
 //! ```
 
@@ -19,6 +20,7 @@ use crate::bundle::{Bundle, BundleError, FORMAT_VERSION, Manifest};
 
 const MANIFEST: &str = "manifest.json";
 const CARD: &str = "card.md";
+const REPORT: &str = "report.html";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
@@ -67,12 +69,16 @@ pub fn write(
     bundle: &Bundle,
     dir: &Path,
     card: &str,
+    report: Option<&str>,
     run: &serde_json::Value,
 ) -> Result<(), ArtifactError> {
     let mut files = bundle.files();
     files.insert(MANIFEST.into(), pretty(&bundle.manifest));
     files.insert("run.json".into(), pretty(run));
     files.insert(CARD.into(), card.as_bytes().to_vec());
+    if let Some(report) = report {
+        files.insert(REPORT.into(), report.as_bytes().to_vec());
+    }
     write_files(&files, dir)
 }
 
@@ -137,6 +143,11 @@ pub fn card(dir: &Path) -> Result<String, ArtifactError> {
         path,
         source,
     })
+}
+
+/// `report.html` of a model directory, where there is one.
+pub fn report(dir: &Path) -> Option<PathBuf> {
+    Some(dir.join(REPORT)).filter(|path| path.is_file())
 }
 
 /// Reads the manifest of a model directory; its files stay unread.

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::Score;
+use crate::risk::with_unit;
 use crate::scoreboard::Summary;
-use crate::time::Timestamp;
-use crate::types::{RiskLevel, TargetId, TargetState};
+use crate::time::{Timestamp, format_rough};
+use crate::types::{RiskLevel, Signal, TargetId, TargetState, Unit};
 use crate::window::Window;
 
 #[derive(Clone, Debug)]
@@ -39,6 +41,55 @@ pub struct Reason {
     pub contribution: f64,
 }
 
+impl Reason {
+    /// A feature and its value as a person would say it. Names are made by the catalogue: signal, statistic, span.
+    pub fn in_words(&self, signals: &[Signal]) -> String {
+        let feature = self.feature.as_str();
+        let Some(value) = self.value else {
+            return format!("{} is missing", feature.replace('_', " "));
+        };
+        let of_signal = signals
+            .iter()
+            .filter_map(|signal| Some((signal, feature.strip_prefix(signal.name.as_str())?)))
+            .filter(|(_, rest)| rest.is_empty() || rest.starts_with('_'))
+            .max_by_key(|(signal, _)| signal.name.len());
+        let Some((signal, rest)) = of_signal else {
+            return match feature {
+                "hour_sin" | "hour_cos" => "the time of day".into(),
+                "is_weekend" => "the day of the week".into(),
+                _ => format!(
+                    "{} is {}",
+                    feature.replace('_', " "),
+                    with_unit(value, Unit::None)
+                ),
+            };
+        };
+        let name = signal.name.trim_end_matches("_ms").replace('_', " ");
+        let (statistic, span) = rest.rsplit_once('_').unwrap_or_default();
+        let amount = |value| with_unit(value, signal.unit);
+        match statistic.trim_start_matches('_') {
+            "" => format!("{name} is {}", amount(value)),
+            "lag" => format!("{name} was {} {span} ago", amount(value)),
+            "delta" if value < 0.0 => format!("{name} fell by {} in {span}", amount(-value)),
+            "delta" => format!("{name} rose by {} in {span}", amount(value)),
+            "mean" => format!("{name} is {} on average over {span}", amount(value)),
+            "std" => format!("{name} varies by {} over {span}", amount(value)),
+            "max" => format!("{name} reached {} within {span}", amount(value)),
+            "slope" if value < 0.0 => {
+                format!("{name} falls by {} per hour ({span})", amount(-value))
+            }
+            "slope" => format!("{name} rises by {} per hour ({span})", amount(value)),
+            "projection" => format!("{name} heads for {} ({span})", amount(value)),
+            "time_to_limit" => format!(
+                "{name} reaches its limit in {} ({span})",
+                format_rough(Duration::from_secs_f64((value * 3600.0).max(0.0)))
+            ),
+            "ratio" => format!("{name} is {value:.1} times its mean of {span}"),
+            _ => format!("{} is {value:.2}", feature.replace('_', " ")),
+        }
+    }
+}
+
 /// What one cycle published. Readers share it; nobody changes it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -50,4 +101,55 @@ pub struct Snapshot {
     pub assessments: Vec<Assessment>,
     pub windows: HashMap<TargetId, Arc<Window>>,
     pub scoreboard: Summary,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_said_in_words() {
+        let signals = [
+            ("cpu_usage", Unit::Percent),
+            ("cpu_usage_extra", Unit::None),
+            ("response_time_ms", Unit::Milliseconds),
+        ]
+        .map(|(name, unit)| Signal {
+            name: name.into(),
+            unit,
+        });
+        for (feature, value, words) in [
+            ("cpu_usage", 93.46, "cpu usage is 93.5 %"),
+            ("cpu_usage_lag_5m", 12.0, "cpu usage was 12 % 5m ago"),
+            (
+                "cpu_usage_slope_60m",
+                -3.25,
+                "cpu usage falls by 3.2 % per hour (60m)",
+            ),
+            (
+                "cpu_usage_time_to_limit_60m",
+                0.42,
+                "cpu usage reaches its limit in 25m (60m)",
+            ),
+            (
+                "cpu_usage_extra_ratio_120m",
+                3.26,
+                "cpu usage extra is 3.3 times its mean of 120m",
+            ),
+            (
+                "response_time_ms_delta_5m",
+                250.0,
+                "response time rose by 250 ms in 5m",
+            ),
+            ("max_utilization", 94.21, "max utilization is 94.2"),
+            ("hour_sin", 0.5, "the time of day"),
+        ] {
+            let reason = Reason {
+                feature: feature.into(),
+                value: Some(value),
+                contribution: 1.0,
+            };
+            assert_eq!(reason.in_words(&signals), words);
+        }
+    }
 }

@@ -241,6 +241,11 @@ impl Bundle {
         self.full.score_rows(features)
     }
 
+    /// The ensemble over all features.
+    pub fn full(&self) -> &Ensemble {
+        &self.full
+    }
+
     /// [`Bundle::score_snapshot`] of each row, faster; the rows have all columns.
     pub fn score_snapshot_rows(&self, features: &Matrix) -> Vec<Score> {
         self.snapshot

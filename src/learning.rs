@@ -9,12 +9,16 @@ use crate::bundle::{
     TrainingFacts,
 };
 use crate::config::Config;
+use crate::evaluation::curves::Reliability;
+use crate::evaluation::ranking::ReliabilityBin;
 use crate::features::Catalogue;
+use crate::history::History;
 use crate::labels::FailureRules;
 use crate::model::FitParams;
-use crate::time::format_duration;
+use crate::report::{self, Case, Kind, Subject, number, percent};
+use crate::time::{format_duration, format_moment};
 use crate::tracker::Limits;
-use crate::training::{FEW_INCIDENTS, LabelReport, Plan, Trained};
+use crate::training::{FEW_INCIDENTS, LabelReport, Plan, Replay, Trained};
 use crate::types::Signal;
 
 /// Above every probability: without a threshold within the budget nothing pages.
@@ -115,6 +119,50 @@ pub fn bundle(
     )
 }
 
+/// A trained model with what is written of it.
+pub struct WriteUp {
+    pub bundle: Bundle,
+    pub table: String,
+    pub card: String,
+    /// `report.html`
+    pub report: String,
+}
+
+/// Puts what was trained into a bundle, looks at what it got wrong, and says so.
+pub fn write_up(
+    config: &Config,
+    plan: &Plan,
+    history: &History,
+    replay: &Replay,
+    labels: &LabelReport,
+    mut trained: Trained,
+    origin: Origin,
+) -> WriteUp {
+    let scores = std::mem::take(&mut trained.scores);
+    let (test, evaluation) = (trained.test, trained.evaluation.clone());
+    let (surrogate, snapshot) = (trained.surrogate.clone(), trained.snapshot_quality.clone());
+    let bundle = bundle(config, plan, labels, trained, origin);
+    let review = report::review(history, replay, plan, test, &scores, &bundle);
+    let importance = bundle.importance();
+    let subject = Subject {
+        kind: Kind::Training,
+        manifest: &bundle.manifest,
+        evaluation: &evaluation,
+        labels,
+        snapshot: Some(&snapshot),
+        importance: &importance,
+        review: &review,
+        surrogate: surrogate.as_deref(),
+    };
+    let table = evaluation.table();
+    WriteUp {
+        card: card(&subject, &table),
+        report: report::render(&subject),
+        table,
+        bundle,
+    }
+}
+
 /// What there is to learn from, in words.
 pub fn label_report(report: &LabelReport) -> String {
     let mut text = format!(
@@ -157,21 +205,18 @@ pub fn label_report(report: &LabelReport) -> String {
     text
 }
 
-/// `card.md`: what the model is and how good, in words.
-pub fn card(bundle: &Bundle, report: &LabelReport, table: &str, surrogate: Option<&str>) -> String {
-    let manifest = &bundle.manifest;
-    let origin = match manifest.origin {
-        Origin::Simulated => {
-            "It was trained on the **simulated fleet**: it shows how forewarn works, knows nothing of your hosts and never pages."
-        }
-        Origin::History => "It was trained on the history of the targets it scores.",
-        Origin::Imported => "It was trained elsewhere and calibrated here.",
-    };
-    let importance: String = bundle
-        .importance()
+/// `card.md`: what the model is and how good, in words; `report.html` says the same with charts.
+pub fn card(subject: &Subject, table: &str) -> String {
+    let manifest = subject.manifest;
+    let headline = report::headline(subject);
+    let cautions: String = headline
+        .cautions
         .iter()
-        .take(15)
-        .map(|(name, share)| format!("| `{name}` | {:.1} % |\n", 100.0 * share))
+        .map(|caution| format!("- {caution}\n"))
+        .collect();
+    let importance: String = report::features(subject, 15)
+        .iter()
+        .map(|(name, gain, mean)| format!("| `{name}` | {:.1} % | {mean:.3} |\n", 100.0 * gain))
         .collect();
     let budget = manifest.threshold.false_alarms_per_target_week;
     let alerting = match manifest.threshold.probability {
@@ -185,23 +230,143 @@ pub fn card(bundle: &Bundle, report: &LabelReport, table: &str, surrogate: Optio
     format!(
         "# Model {id}\n\n\
          Answers: how probable is it that a target fails within the next {horizon}?\n\
-         {origin}\n\n\
+         `report.html` beside this file says the same with charts.\n\n\
+         **{sentence}**\n\n{cautions}\n\
          ## Data\n\n\
          ```text\n{labels}```\n\n\
          ## How good it is\n\n\
          On the last fifth of the range, which neither fitting nor calibration nor the threshold has seen.\n\n\
          ```text\n{table}\n```\n\n\
+         ## Calibration\n\n\
+         What was claimed for rows and what came true, in bins of equal count: all rows, then those that claim at least five times the base rate.\n\n\
+         ```text\n{reliability}```\n\n\
          ## What it looks at\n\n\
-         Mean share of the gain of all splits of the boosted trees and of the forest.\n\n\
-         | feature | share |\n|---|---|\n{importance}\n\
+         Mean share of the gain of all splits of the boosted trees and of the forest; mean size of the {method} to the log-odds over {explained} rows.\n\n\
+         | feature | share of gain | mean contribution |\n|---|---|---|\n{importance}\n\
+         ## Where it was wrong\n\n\
+         {wrong}\n\
          ## Its alarms as a few rules\n\n\
          A tree of depth three fitted to the ensemble's alarms: an approximation to read, not what is served.\n\n\
          ```text\n{rules}```\n\n\
          ## Alerting\n\n\
-         {alerting}\n",
-        rules = surrogate.unwrap_or("no row reaches the threshold\n"),
+         {alerting}\n\n\
+         ## How to reproduce\n\n\
+         {reproduce}\n\n\
+         ```sh\n{command}\n```\n\n\
+         Seed {seed}, forewarn {version}.\n",
         id = manifest.id,
         horizon = format_duration(manifest.horizon()),
-        labels = label_report(report),
+        sentence = headline.sentence,
+        labels = label_report(subject.labels),
+        reliability = reliability(subject),
+        method = report::METHOD,
+        explained = subject.review.explained_rows,
+        wrong = wrong(subject),
+        rules = subject
+            .surrogate
+            .unwrap_or("no row reaches the threshold\n"),
+        reproduce = report::REPRODUCE,
+        command = report::command(subject),
+        seed = manifest.training.seed,
+        version = manifest.forewarn_version,
+    )
+}
+
+fn reliability(subject: &Subject) -> String {
+    let evaluation = subject.evaluation;
+    let (before, after) = (
+        evaluation.ensemble.uncalibrated.as_ref(),
+        &evaluation.ensemble.reliability,
+    );
+    let mut text = format!(
+        "calibration error  {} before calibration, {} after\namong high claims  {} before, {} after\n{}",
+        number(before.and_then(|one| one.ece), 4),
+        number(after.ece, 4),
+        number(before.and_then(|one| one.ece_high), 4),
+        number(after.ece_high, 4),
+        match report::worse_calibrated(subject) {
+            "" => String::new(),
+            words => format!("{}\n", words.trim()),
+        }
+    );
+    type Bins = fn(&Reliability) -> &[ReliabilityBin];
+    let parts: [Bins; 2] = [|one| &one.reliability, |one| &one.reliability_high];
+    for bins in parts {
+        let (left, right) = (before.map_or(&[][..], bins), bins(after));
+        text.push_str(&format!(
+            "\n{:>14}{:>11}{:>10}{:>14}{:>11}{:>10}\n",
+            "claimed before", "came true", "rows", "claimed after", "came true", "rows"
+        ));
+        for i in 0..left.len().max(right.len()) {
+            let cells: String = [left.get(i), right.get(i)]
+                .into_iter()
+                .map(|side| {
+                    format!(
+                        "{:>14}{:>11}{:>10}",
+                        percent(side.map(|bin| bin.mean_predicted), 2),
+                        percent(side.map(|bin| bin.observed), 2),
+                        number(side.map(|bin| bin.weight), 0)
+                    )
+                })
+                .collect();
+            text.push_str(&cells);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The worst false alarms and missed incidents, a line each.
+fn wrong(subject: &Subject) -> String {
+    let signals: Vec<Signal> = subject
+        .manifest
+        .signals
+        .iter()
+        .map(|source| source.signal.clone())
+        .collect();
+    let review = subject.review;
+    let lines = |cases: &[Case]| -> String {
+        cases
+            .iter()
+            .map(|case| {
+                let reasons: Vec<String> = case
+                    .reasons
+                    .iter()
+                    .filter(|reason| reason.contribution > 0.0)
+                    .take(2)
+                    .map(|reason| reason.in_words(&signals))
+                    .collect();
+                let reasons = match reasons.is_empty() {
+                    true => String::new(),
+                    false => format!(": {}", reasons.join(", ")),
+                };
+                format!(
+                    "- {} {}, {}{reasons}\n",
+                    format_moment(case.at),
+                    case.target,
+                    match case.probability {
+                        Some(probability) => percent(Some(probability), 1),
+                        None => "not scored before".into(),
+                    }
+                )
+            })
+            .collect()
+    };
+    let part = |title: &str, cases: &[Case], total: u64| match cases.len() {
+        0 => format!("{title}: none.\n\n"),
+        shown => format!("{title}, {shown} of {total}:\n\n{}\n", lines(cases)),
+    };
+    format!(
+        "{}{}",
+        part(
+            "False alarms with their probability and strongest reasons",
+            &review.false_alarms,
+            subject.evaluation.at_threshold.r#false
+        ),
+        part(
+            "Missed incidents with the highest probability within the horizon before",
+            &review.missed,
+            review.missed_total as u64
+        )
     )
 }

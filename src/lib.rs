@@ -27,6 +27,7 @@ pub mod training;
 pub mod assessment;
 pub mod bundle;
 pub mod cycle;
+pub mod report;
 pub mod simulator;
 pub mod config;
 pub mod learning;

@@ -111,6 +111,18 @@ pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         })
 }
 
+/// A duration to the minute, a short one to the second.
+pub fn format_rough(duration: Duration) -> String {
+    let unit = if duration.as_secs() < 600 { 1 } else { 60 };
+    format_duration(Duration::from_secs(duration.as_secs() / unit * unit))
+}
+
+/// An instant for people, to the second.
+pub fn format_moment(t: Timestamp) -> String {
+    let second = t.floor(Duration::from_secs(1)).to_string();
+    second.replace('T', " ").replace('Z', " UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! `forewarn backtest`: what an existing model would have foreseen in a stretch of history.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -12,6 +12,8 @@ use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
 use crate::evaluation::baselines::Prior;
 use crate::learning;
+use crate::report::{self, Kind, Subject};
+use crate::surrogate;
 use crate::tracker;
 use crate::training::{self, Plan};
 
@@ -36,6 +38,9 @@ pub struct BacktestArgs {
     allow_partial: bool,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Write the report with charts to this HTML file too; what is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
@@ -44,6 +49,9 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
     let start = history::time("--start", &args.start, now)?;
     let end = history::time("--end", &args.end, now)?;
     let (start, end) = history::range(&config, start, end, now)?;
+    if let Some(path) = &args.report {
+        check_writable(path)?;
+    }
     let dir = model_dir(args.model, &config)?;
     let bundle = artifact::open(&dir)?;
     let manifest = &bundle.manifest;
@@ -86,19 +94,38 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
         .times()
         .position(|t| t >= start)
         .unwrap_or(history.steps());
-    let evaluation = replay.evaluate(
-        &history,
-        &plan,
-        (from, history.steps()),
-        &scores,
-        &prior,
-        manifest.threshold.alarming(),
-    );
+    let range = (from, history.steps());
+    let threshold = manifest.threshold.alarming();
+    let mut evaluation = replay.evaluate(&history, &plan, range, &scores, &prior, threshold);
+    evaluation.ensemble.uncalibrated = Some(replay.uncalibrated(range, bundle.full()));
     bars.finish();
     if evaluation.rows == 0 {
         bail!(
             "no target has a labelled row from {start} to {end}: the range is shorter than the horizon, or `forewarn check queries` shows what is missing"
         );
+    }
+
+    if let Some(path) = &args.report {
+        let review = report::review(&history, &replay, &plan, range, &scores, &bundle);
+        let scores: Vec<f64> = scores.iter().map(|score| score.ensemble).collect();
+        let names = plan.catalogue.names();
+        let surrogate = threshold
+            .and_then(|threshold| surrogate::rules(&replay.features, &names, &scores, threshold));
+        let html = report::render(&Subject {
+            kind: Kind::Backtest {
+                overlaps_training: overlaps,
+            },
+            manifest,
+            evaluation: &evaluation,
+            labels: &replay.report(&history, &plan),
+            snapshot: None,
+            importance: &bundle.importance(),
+            review: &review,
+            surrogate: surrogate.as_deref(),
+        });
+        std::fs::write(path, html)
+            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+        eprintln!("report for a browser: {}", path.display());
     }
 
     match args.output {
@@ -127,4 +154,20 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Before anything is read, so that nobody waits for a report that has no place.
+fn check_writable(report: &Path) -> anyhow::Result<()> {
+    let folder = report.parent().filter(|folder| *folder != Path::new(""));
+    if report.is_dir() {
+        bail!("--report {} is a folder: name a file", report.display());
+    }
+    match folder {
+        Some(folder) if !folder.is_dir() => bail!(
+            "--report {}: there is no folder {}",
+            report.display(),
+            folder.display()
+        ),
+        _ => Ok(()),
+    }
 }

@@ -163,7 +163,12 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     };
     let bundle = artifact::open(&dir)?;
     match args.output {
-        Output::Text => print!("{}", artifact::card(&dir)?),
+        Output::Text => {
+            print!("{}", artifact::card(&dir)?);
+            if let Some(report) = artifact::report(&dir) {
+                eprintln!("report for a browser: {}", report.display());
+            }
+        }
         Output::Json => println!("{}", serde_json::to_string_pretty(&bundle.manifest)?),
     }
     Ok(())

@@ -68,12 +68,18 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
 
     let fitting = Instant::now();
     let trained = training::train(&fetched, &replay, &plan, args.force, &progress)?;
-    bars.finish();
 
-    let table = trained.evaluation.table();
-    let surrogate = trained.surrogate.clone();
-    let bundle = learning::bundle(&config, &plan, &report, trained, args.origin);
-    let card = learning::card(&bundle, &report, &table, surrogate.as_deref());
+    let written = learning::write_up(
+        &config,
+        &plan,
+        &fetched,
+        &replay,
+        &report,
+        trained,
+        args.origin,
+    );
+    bars.finish();
+    let (bundle, table) = (written.bundle, written.table);
     let dir = match &args.out {
         Some(dir) => dir.clone(),
         None => config.model.path.join(&bundle.manifest.id),
@@ -87,7 +93,7 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         .chain(std::env::args().skip(1))
         .collect();
     let run = json!({"finished": super::now().to_string(), "command": command, "timing": timing});
-    artifact::write(&bundle, &dir, &card, &run)?;
+    artifact::write(&bundle, &dir, &written.card, Some(&written.report), &run)?;
     if args.out.is_none() {
         models::promote(&config.model.path, &bundle.manifest.id)?;
         match models::prune(&config.model.path) {
@@ -98,6 +104,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
         }
     }
     eprintln!("model {} written to {}", bundle.manifest.id, dir.display());
+    if let Some(report) = artifact::report(&dir) {
+        eprintln!("report for a browser: {}", report.display());
+    }
     match args.output {
         Output::Text => println!("{table}"),
         Output::Json => {

@@ -3,6 +3,7 @@
 pub mod alarms;
 pub mod baselines;
 pub mod bootstrap;
+pub mod curves;
 pub mod events;
 pub mod ranking;
 pub mod report;

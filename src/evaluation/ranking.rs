@@ -118,9 +118,16 @@ impl Rows {
 
     /// [`Rows::ece`] of the rows that claim at least five times the base rate.
     pub fn ece_high(&self) -> Option<f64> {
+        self.high()?.ece()
+    }
+
+    /// The rows that claim at least five times the base rate.
+    pub fn high(&self) -> Option<Rows> {
         let bound = HIGH_MULTIPLE * self.base_rate()?;
         let high = self.rows.iter().take_while(|row| row.score >= bound);
-        Rows::new(high.map(|row| (row.score, row.label, row.weight))).ece()
+        Some(Rows::new(
+            high.map(|row| (row.score, row.label, row.weight)),
+        ))
     }
 
     /// Bins of about equal weight, highest scores first. Equal scores are never parted, so there may be fewer.
@@ -202,7 +209,7 @@ impl Rows {
     }
 
     /// (weight, positive weight) of each run of equal scores, highest first.
-    fn ties(&self) -> impl Iterator<Item = (f64, f64)> {
+    pub(super) fn ties(&self) -> impl Iterator<Item = (f64, f64)> {
         self.rows.chunk_by(|a, b| a.score == b.score).map(|tied| {
             (
                 tied.iter().map(|row| row.weight).sum(),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::alarms::AlarmRule;
 use super::baselines::Baseline;
 use super::bootstrap::{Parts, draw, interval, quantile, replicates};
+use super::curves::{Curves, Drawing, Reliability};
 use super::events::{Scored, Scores, Tally, Track, tally};
 use super::ranking::{Rows, brier_skill};
 use super::threshold::Curve;
@@ -22,7 +23,7 @@ pub const BUDGETS: [f64; 4] = [0.01, 0.1, 1.0, 7.0];
 pub const PRECISION: f64 = 0.89;
 
 /// Below this many incidents the table says that its figures mean little.
-const FEW_INCIDENTS: u64 = 10;
+pub const FEW_INCIDENTS: u64 = 10;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -67,6 +68,9 @@ pub struct Evaluation {
     pub baselines: BTreeMap<String, BaselineReport>,
     /// At the threshold.
     pub by_target: BTreeMap<String, TargetReport>,
+    /// For charts, not for the JSON report.
+    #[serde(skip)]
+    pub drawing: Drawing,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -85,9 +89,12 @@ pub struct EnsembleReport {
     pub brier_skill: Option<f64>,
     /// 95 %, drawing days of one target.
     pub brier_skill_interval: Option<[f64; 2]>,
-    pub ece: Option<f64>,
-    pub ece_high: Option<f64>,
+    #[serde(flatten)]
+    pub reliability: Reliability,
     pub calibration_slope: Option<f64>,
+    /// The same rows as the stack scored them, before calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncalibrated: Option<Reliability>,
 }
 
 impl EnsembleReport {
@@ -97,9 +104,9 @@ impl EnsembleReport {
             ranking: Ranking::new(rows, true),
             brier_skill: rows.brier_skill(),
             brier_skill_interval: None,
-            ece: rows.ece(),
-            ece_high: rows.ece_high(),
+            reliability: Reliability::new(rows),
             calibration_slope: rows.calibration_slope(),
+            uncalibrated: None,
         }
     }
 }
@@ -112,6 +119,8 @@ pub struct BaselineReport {
     pub at_threshold: OperatingPoint,
     pub at_precision_089: OperatingPoint,
     pub at_budget: BTreeMap<String, OperatingPoint>,
+    #[serde(skip)]
+    pub curves: Curves,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -262,6 +271,17 @@ pub fn evaluate(input: &Input) -> Evaluation {
             .map(|one| judge.baseline(tracks, one, input.budget))
             .collect(),
         by_target: judge.by_target(&scored, input.threshold),
+        drawing: Drawing::new(
+            &scored,
+            &judge
+                .rule
+                .with_threshold(input.threshold.unwrap_or(f64::INFINITY)),
+            judge.curves(&rows, &curve),
+            scored
+                .iter()
+                .flat_map(known)
+                .map(|(_, score, label)| (score, label)),
+        ),
     }
 }
 
@@ -328,13 +348,19 @@ impl Judge {
     ) -> (String, BaselineReport) {
         let scored = Scored::with(tracks, &baseline.scores);
         let curve = Curve::new(&scored, &self.rule);
+        let rows = labelled(&scored);
         let report = BaselineReport {
-            ranking: Ranking::new(&labelled(&scored), baseline.is_probability),
+            ranking: Ranking::new(&rows, baseline.is_probability),
+            curves: self.curves(&rows, &curve),
             at_threshold: self.at(&scored, curve.within_budget(budget)),
             at_precision_089: self.at(&scored, curve.with_precision(PRECISION)),
             at_budget: self.at_budgets(&scored, &curve),
         };
         (baseline.name.to_string(), report)
+    }
+
+    fn curves(&self, rows: &Rows, curve: &Curve) -> Curves {
+        Curves::new(rows, curve, self.rule.step(), self.days)
     }
 
     fn by_target(
@@ -493,8 +519,8 @@ impl Evaluation {
         writeln!(
             out,
             "calibration: error {}, among high scores {}, slope {}, Brier skill {} {}",
-            number(self.ensemble.ece, 4),
-            number(self.ensemble.ece_high, 4),
+            number(self.ensemble.reliability.ece, 4),
+            number(self.ensemble.reliability.ece_high, 4),
             number(self.ensemble.calibration_slope, 2),
             number(self.ensemble.brier_skill, 3),
             range(self.ensemble.brier_skill_interval, |x| format!("{x:.3}")),

@@ -10,7 +10,7 @@ use super::logistic::Linear;
 use super::newton::Line;
 use super::shap::TreeShap;
 use super::xgboost_json::{self, LoadError, Objective, TreeModel, check_columns};
-use super::{Matrix, logit};
+use super::{Matrix, logit, sigmoid};
 use crate::types::ServeMember;
 
 const XGBOOST: &str = "xgboost.json";
@@ -163,6 +163,15 @@ impl Ensemble {
     /// Log-odds of the stack before calibration.
     pub fn stack_score(&self, row: &[f32]) -> f64 {
         self.calibrations.stack.at(&self.members.inputs(row))
+    }
+
+    /// What each row's probability would be without calibration.
+    pub fn uncalibrated_rows(&self, rows: &Matrix) -> Vec<f64> {
+        rows.data
+            .par_chunks(BLOCK * self.columns)
+            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
+            .map(|inputs| sigmoid(self.calibrations.stack.at(&inputs)))
+            .collect()
     }
 
     /// Adds each column's contribution to the stack's score and returns the bias:

@@ -9,12 +9,12 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::App;
-use crate::assessment::{Assessment, Reason, Risk, Snapshot};
+use crate::assessment::{Assessment, Risk, Snapshot};
 use crate::metrics::ModelCard;
-use crate::risk::with_unit;
+use crate::report::escaped;
 use crate::scoreboard::{MIN_OUTCOMES, MIN_SCORES, RecentOutcome, Summary};
-use crate::time::{Timestamp, format_duration};
-use crate::types::{RiskLevel, Signal, TargetState, Unit};
+use crate::time::{Timestamp, format_duration, format_moment, format_rough};
+use crate::types::{RiskLevel, Signal, TargetState};
 
 /// Targets shown; the API has them all.
 const ROWS: usize = 500;
@@ -132,8 +132,8 @@ fn render(view: &View) -> String {
     let _ = write!(
         out,
         "<p class=\"dim\">Running since {}; this page is of {} and loads itself anew every 30 s.</p>\n</body>\n</html>\n",
-        moment(view.started_at),
-        moment(view.now),
+        format_moment(view.started_at),
+        format_moment(view.now),
     );
     out
 }
@@ -209,7 +209,7 @@ fn targets(out: &mut String, snapshot: &Snapshot, model: Option<&ModelCard>) {
         out,
         "<h2>Targets by risk</h2>\n<p class=\"dim\">How probable a failure{horizon} is, for {} targets as of {}; the mark in the bar is the alarm threshold.{}</p>",
         rows.len(),
-        moment(snapshot.at),
+        format_moment(snapshot.at),
         if rows.len() > ROWS {
             format!(" The first {ROWS} are shown.")
         } else {
@@ -286,56 +286,11 @@ fn reasons(risk: &Risk, model: Option<&ModelCard>) -> String {
                 "<span title=\"{}: odds x{:.1}\">{}</span>",
                 escaped(&reason.feature),
                 reason.contribution.exp(),
-                escaped(&in_words(reason, signals)),
+                escaped(&reason.in_words(signals)),
             )
         })
         .collect();
     raising.join("<br>")
-}
-
-/// A feature and its value as a person would say it. Names are made by the catalogue: signal, statistic, span.
-fn in_words(reason: &Reason, signals: &[Signal]) -> String {
-    let feature = reason.feature.as_str();
-    let Some(value) = reason.value else {
-        return format!("{} is missing", feature.replace('_', " "));
-    };
-    let of_signal = signals
-        .iter()
-        .filter_map(|signal| Some((signal, feature.strip_prefix(signal.name.as_str())?)))
-        .filter(|(_, rest)| rest.is_empty() || rest.starts_with('_'))
-        .max_by_key(|(signal, _)| signal.name.len());
-    let Some((signal, rest)) = of_signal else {
-        return match feature {
-            "hour_sin" | "hour_cos" => "the time of day".into(),
-            "is_weekend" => "the day of the week".into(),
-            _ => format!(
-                "{} is {}",
-                feature.replace('_', " "),
-                with_unit(value, Unit::None)
-            ),
-        };
-    };
-    let name = signal.name.trim_end_matches("_ms").replace('_', " ");
-    let (statistic, span) = rest.rsplit_once('_').unwrap_or_default();
-    let amount = |value| with_unit(value, signal.unit);
-    match statistic.trim_start_matches('_') {
-        "" => format!("{name} is {}", amount(value)),
-        "lag" => format!("{name} was {} {span} ago", amount(value)),
-        "delta" if value < 0.0 => format!("{name} fell by {} in {span}", amount(-value)),
-        "delta" => format!("{name} rose by {} in {span}", amount(value)),
-        "mean" => format!("{name} is {} on average over {span}", amount(value)),
-        "std" => format!("{name} varies by {} over {span}", amount(value)),
-        "max" => format!("{name} reached {} within {span}", amount(value)),
-        "slope" if value < 0.0 => format!("{name} falls by {} per hour ({span})", amount(-value)),
-        "slope" => format!("{name} rises by {} per hour ({span})", amount(value)),
-        "projection" => format!("{name} heads for {} ({span})", amount(value)),
-        "time_to_limit" => format!(
-            "{name} reaches its limit in {} ({span})",
-            rough(Duration::from_secs_f64((value * 3600.0).max(0.0)))
-        ),
-        "ratio" => format!("{name} is {value:.1} times its mean of {span}"),
-        _ => format!("{} is {value:.2}", feature.replace('_', " ")),
-    }
 }
 
 fn model_card(out: &mut String, card: &ModelCard) {
@@ -345,7 +300,7 @@ fn model_card(out: &mut String, card: &ModelCard) {
          <dt>alarm threshold</dt><dd>{:.1} %</dd><dt>base rate</dt><dd>{:.2} % of the time a failure is that near</dd>\
          <dt>inputs</dt><dd>{} features of {} signals</dd><dt>id</dt><dd>{}</dd></dl></section>\n",
         escaped(&card.model_origin),
-        moment(card.trained),
+        format_moment(card.trained),
         horizon_of(card),
         card.alert_threshold * 100.0,
         card.base_rate * 100.0,
@@ -365,7 +320,7 @@ fn scoreboard(out: &mut String, summary: &Summary) {
     let leads = &summary.lead_time_histogram;
     let lead = match leads.count {
         0 => few("one foreseen failure"),
-        n => rough(Duration::from_secs_f64(leads.sum / n as f64)),
+        n => format_rough(Duration::from_secs_f64(leads.sum / n as f64)),
     };
     let _ = write!(
         out,
@@ -400,11 +355,14 @@ fn outcomes(out: &mut String, recent: &[RecentOutcome]) {
     }
     out.push_str("<p class=\"dim\">Right: the failure came within the horizon. Early: it came later, within two. False: none came. Missed: no alarm before it.</p>\n");
     out.push_str("<div class=\"scroll\"><table>\n<tr><th>Target</th><th>Outcome</th><th>Alarm</th><th>Failure</th><th class=\"number\">Lead time</th><th class=\"number\">Probability at the alarm</th></tr>\n");
-    let at =
-        |secs: Option<f64>| secs.map_or("none".into(), |s| moment(Timestamp::from_secs_f64(s)));
+    let at = |secs: Option<f64>| {
+        secs.map_or("none".into(), |s| {
+            format_moment(Timestamp::from_secs_f64(s))
+        })
+    };
     for outcome in recent.iter().take(OUTCOMES) {
         let lead = outcome.lead_seconds.map_or(String::new(), |seconds| {
-            rough(Duration::from_secs_f64(seconds.max(0.0)))
+            format_rough(Duration::from_secs_f64(seconds.max(0.0)))
         });
         let probability = outcome
             .probability
@@ -425,40 +383,14 @@ fn horizon_of(card: &ModelCard) -> String {
     format_duration(Duration::from_secs_f64(card.horizon_seconds))
 }
 
-/// To the second.
-fn moment(t: Timestamp) -> String {
-    let second = t.floor(Duration::from_secs(1)).to_string();
-    second.replace('T', " ").replace('Z', " UTC")
-}
-
-/// A duration to the minute, a short one to the second.
-fn rough(duration: Duration) -> String {
-    let unit = if duration.as_secs() < 600 { 1 } else { 60 };
-    format_duration(Duration::from_secs(duration.as_secs() / unit * unit))
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::assessment::Reason;
     use crate::model::Score;
-    use crate::types::TargetId;
+    use crate::types::{TargetId, Unit};
 
     fn assessment(target: &str, probability: Option<f64>) -> Assessment {
         Assessment {
@@ -566,44 +498,6 @@ mod tests {
             ),
         ] {
             assert!(render(&view).contains(note), "{note}");
-        }
-    }
-
-    #[test]
-    fn reasons_are_said_in_words() {
-        let signals = card("history").signals;
-        for (feature, value, words) in [
-            ("cpu_usage", 93.46, "cpu usage is 93.5 %"),
-            ("cpu_usage_lag_5m", 12.0, "cpu usage was 12 % 5m ago"),
-            (
-                "cpu_usage_slope_60m",
-                -3.25,
-                "cpu usage falls by 3.2 % per hour (60m)",
-            ),
-            (
-                "cpu_usage_time_to_limit_60m",
-                0.42,
-                "cpu usage reaches its limit in 25m (60m)",
-            ),
-            (
-                "cpu_usage_extra_ratio_120m",
-                3.26,
-                "cpu usage extra is 3.3 times its mean of 120m",
-            ),
-            (
-                "response_time_ms_delta_5m",
-                250.0,
-                "response time rose by 250 ms in 5m",
-            ),
-            ("max_utilization", 94.21, "max utilization is 94.2"),
-            ("hour_sin", 0.5, "the time of day"),
-        ] {
-            let reason = Reason {
-                feature: feature.into(),
-                value: Some(value),
-                contribution: 1.0,
-            };
-            assert_eq!(in_words(&reason, &signals), words);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
 use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
-use crate::model::{Ensemble, FitError, FitParams, Fitted, Trial};
+use crate::model::{Ensemble, FitError, FitParams, Fitted, Score, Trial};
 use crate::surrogate;
 use crate::tracker::Limits;
 use sample::{Sample, Slices};
@@ -84,6 +84,10 @@ pub struct Trained {
     pub held_out: Option<HeldOut>,
     /// A few rules that come near the ensemble's alarms.
     pub surrogate: Option<String>,
+    /// Grid points of the test slice.
+    pub test: (usize, usize),
+    /// Of every row of the replay.
+    pub scores: Vec<Score>,
 }
 
 /// Below this many incidents in a slice nothing is fitted; below the second one `train` warns.
@@ -155,18 +159,13 @@ pub fn train(
             .iter()
             .map(|&(row, label)| (replay.time(index[row]), label)),
     );
-    let evaluation = replay.evaluate(
-        history,
-        plan,
-        (slices.test, replay.steps),
-        &scores,
-        &prior,
-        threshold,
-    );
+    let test = (slices.test, replay.steps);
+    let mut evaluation = replay.evaluate(history, plan, test, &scores, &prior, threshold);
+    evaluation.ensemble.uncalibrated = Some(replay.uncalibrated(test, &full));
     progress("evaluation", 0.9);
 
     let (rows, labels): (Vec<usize>, Vec<bool>) = replay
-        .labelled(slices.test, replay.steps, &|_| true)
+        .labelled(test.0, test.1, &|_| true)
         .into_iter()
         .unzip();
     let snapshot_scores =
@@ -197,5 +196,7 @@ pub fn train(
         prior,
         evaluation,
         snapshot_quality,
+        test,
+        scores,
     })
 }

@@ -7,10 +7,11 @@ use rayon::prelude::*;
 
 use super::{Plan, Progress};
 use crate::evaluation::baselines::{self, Prior, RawSeries};
-use crate::evaluation::{self, Evaluation, Input, Scores, Track};
+use crate::evaluation::curves::Reliability;
+use crate::evaluation::{self, Evaluation, Input, Rows, Scores, Track};
 use crate::history::{History, TargetHistory};
 use crate::labels::{self, Phase, RowLabel};
-use crate::model::{Matrix, Score};
+use crate::model::{Ensemble, Matrix, Score};
 use crate::time::Timestamp;
 use crate::tracker::Tracker;
 use crate::types::{Incident, ServeMember, TargetId, TargetState};
@@ -223,6 +224,16 @@ impl Replay {
             budget: evaluation::per_target_week(plan.false_alarms_per_week, self.targets.len()),
             seed: plan.fit.seed,
         })
+    }
+
+    /// How the labelled rows of the grid points `from..until` fare before calibration.
+    pub fn uncalibrated(&self, (from, until): (usize, usize), model: &Ensemble) -> Reliability {
+        let (rows, labels): (Vec<usize>, Vec<bool>) =
+            self.labelled(from, until, &|_| true).into_iter().unzip();
+        let columns: Vec<usize> = (0..self.features.columns).collect();
+        let scores = model.uncalibrated_rows(&self.features.select_rows(rows, &columns));
+        let judged = scores.into_iter().zip(labels);
+        Reliability::new(&Rows::new(judged.map(|(score, label)| (score, label, 1.0))))
     }
 
     /// Grid index of every row.

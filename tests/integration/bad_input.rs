@@ -26,7 +26,7 @@ impl Place {
         let place = Self(tempfile::tempdir().expect("a temporary folder"));
         place.write("config.yaml", CONFIG);
         let models = place.path().join("models");
-        artifact::write(&bundle(), &models.join("default"), "", &json!({})).expect("a model");
+        artifact::write(&bundle(), &models.join("default"), "", None, &json!({})).expect("a model");
         place
     }
 

@@ -45,7 +45,14 @@ impl Models {
 
     fn add(&self, name: &str) {
         let dir = self.path().join(name);
-        artifact::write(&bundle(), &dir, "# The card\n", &json!({})).expect("the model is written");
+        artifact::write(
+            &bundle(),
+            &dir,
+            "# The card\n",
+            Some("<!doctype html>"),
+            &json!({}),
+        )
+        .expect("the model is written");
     }
 
     fn run(&self, args: &[&str], input: &str) -> Output {
@@ -379,7 +386,7 @@ async fn backtest_says_what_the_library_says() {
         .prior
         .clone()
         .expect("train stores it");
-    let evaluation = replay.evaluate(
+    let mut evaluation = replay.evaluate(
         &known,
         &plan,
         (first, known.steps()),
@@ -387,6 +394,8 @@ async fn backtest_says_what_the_library_says() {
         &prior,
         bundle.manifest.threshold.alarming(),
     );
+    let uncalibrated = replay.uncalibrated((first, known.steps()), bundle.full());
+    evaluation.ensemble.uncalibrated = Some(uncalibrated);
     assert!(
         evaluation.incidents > 5,
         "{} incidents show little",
@@ -405,9 +414,15 @@ async fn backtest_says_what_the_library_says() {
     );
     assert_ne!(prior, Prior::flat(bundle.manifest.training.base_rate));
 
-    let table = models.ok(&args, "");
+    let file = models.path().join("backtest.html");
+    let file = file.to_str().expect("a path in UTF-8");
+    let table = models.ok(&[&args[..], &["--report", file]].concat(), "");
     assert!(table.contains(&evaluation.table()), "{table}");
     assert!(!table.contains("warning"), "{table}");
+    let html = std::fs::read_to_string(file).expect("the report is written");
+    super::report::check(&html);
+    assert!(html.contains("backtest report") && !html.contains("overlaps"));
+    assert!(html.contains(&format!("--start {from} --end {to} --report report.html")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,8 +440,12 @@ async fn backtest_refuses_what_the_model_has_learned_from() {
     for expected in [models.id.as_str(), "overlaps", "--allow-overlap"] {
         assert!(problem.contains(expected), "{problem}");
     }
-    let overlapping = [&args[..], &["--allow-overlap"]].concat();
+    let file = models.path().join("backtest.html");
+    let file = file.to_str().expect("a path in UTF-8");
+    let overlapping = [&args[..], &["--allow-overlap", "--report", file]].concat();
     assert!(models.ok(&overlapping, "").contains("warning: model"));
+    let html = std::fs::read_to_string(file).expect("the report is written");
+    assert!(html.contains("overlaps the one that the model has learned from"));
     let json = models.json(&[&overlapping[..], &["--output", "json"]].concat(), "");
     assert_eq!(json["overlaps_training"], true);
 }
@@ -460,6 +479,16 @@ async fn backtest_refuses_ranges_and_histories_that_show_nothing() {
         ),
     ] {
         let problem = models.exits(code, &["backtest", "--start", from, "--end", to], "");
+        assert!(problem.contains(why), "{problem}");
+    }
+    let nowhere = models.path().join("nowhere/report.html");
+    for (file, why) in [
+        (nowhere.as_path(), "there is no folder"),
+        (models.path(), "is a folder: name a file"),
+    ] {
+        let file = file.to_str().expect("a path in UTF-8");
+        let range = ["backtest", "--start", &start, "--end", &end];
+        let problem = models.refused(&[&range[..], &["--report", file]].concat(), "");
         assert!(problem.contains(why), "{problem}");
     }
 }

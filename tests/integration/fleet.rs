@@ -1,9 +1,9 @@
 use std::sync::{Arc, OnceLock};
 
-use forewarn::bundle::Bundle;
+use forewarn::bundle::{Bundle, Origin};
 use forewarn::config::{Config, Environment};
 use forewarn::history::{Column, History};
-use forewarn::learning;
+use forewarn::learning::{self, WriteUp};
 use forewarn::simulator::{Fleet, FleetSpec, Sample};
 use forewarn::time::Timestamp;
 use forewarn::training::{self, Plan};
@@ -94,23 +94,44 @@ pub fn history() -> &'static History {
 
 /// A model of [`history`].
 pub fn bundle() -> Arc<Bundle> {
-    static BUNDLE: OnceLock<Arc<Bundle>> = OnceLock::new();
-    BUNDLE
-        .get_or_init(|| Arc::new(train(history(), &plan())))
-        .clone()
+    written().0.clone()
+}
+
+/// `card.md` of [`bundle`].
+pub fn card() -> &'static str {
+    &written().1
+}
+
+/// `report.html` of [`bundle`].
+pub fn report() -> &'static str {
+    &written().2
+}
+
+fn written() -> &'static (Arc<Bundle>, String, String) {
+    static WRITTEN: OnceLock<(Arc<Bundle>, String, String)> = OnceLock::new();
+    WRITTEN.get_or_init(|| {
+        let written = write_up(history(), &plan());
+        (Arc::new(written.bundle), written.card, written.report)
+    })
 }
 
 pub fn train(history: &History, plan: &Plan) -> Bundle {
+    write_up(history, plan).bundle
+}
+
+pub fn write_up(history: &History, plan: &Plan) -> WriteUp {
     let quiet = |_: &str, _: f64| ();
     let replay = training::replay(history, plan, &quiet);
-    let report = replay.report(history, plan);
+    let labels = replay.report(history, plan);
     let trained = training::train(history, &replay, plan, false, &quiet)
         .expect("a week of failures is enough");
-    learning::bundle(
+    learning::write_up(
         &config(),
         plan,
-        &report,
+        history,
+        &replay,
+        &labels,
         trained,
-        forewarn::bundle::Origin::Simulated,
+        Origin::Simulated,
     )
 }

@@ -14,6 +14,8 @@ mod fleet;
 mod layering;
 /// Serving computes what training computed, and no later sample changes an earlier row.
 mod replay;
+/// report.html and card.md: whole, well-formed and honest, whatever there is to tell.
+mod report;
 /// The server and its cycle with a real model, against a stand-in for Prometheus that fails on demand.
 mod serving;
 /// The same data and seed give the same model on any number of threads.

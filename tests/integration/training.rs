@@ -3,14 +3,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use forewarn::artifact;
-use forewarn::bundle::Bundle;
 use forewarn::history::{Column, History};
 use forewarn::labels::RowLabel;
-use forewarn::learning;
 use forewarn::training::{self, Plan, TrainError};
 use forewarn::types::TargetId;
 
-use super::fleet::{bundle, history, plan, train};
+use super::fleet::{bundle, history, plan, train, write_up};
 
 #[test]
 fn the_same_data_and_seed_give_the_same_bytes_on_one_thread_and_on_two() {
@@ -19,15 +17,14 @@ fn the_same_data_and_seed_give_the_same_bytes_on_one_thread_and_on_two() {
             .num_threads(threads)
             .build()
             .expect("a pool of threads");
-        pool.install(|| train(history(), &plan()))
+        pool.install(|| write_up(history(), &plan()))
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let report = training::replay(history(), &plan(), &|_, _| ()).report(history(), &plan());
     let written = |threads: usize| {
-        let (model, dir) = (on(threads), folder.path().join(threads.to_string()));
-        let card = learning::card(&model, &report, "", None);
+        let (made, dir) = (on(threads), folder.path().join(threads.to_string()));
         let run = serde_json::json!({"threads": threads});
-        artifact::write(&model, &dir, &card, &run).expect("the model is written");
+        artifact::write(&made.bundle, &dir, &made.card, Some(&made.report), &run)
+            .expect("the model is written");
         files(&dir)
     };
     let (mut one, mut two) = (written(1), written(2));
@@ -156,18 +153,4 @@ fn blocks_of_rows_score_as_single_rows_do() {
         assert_eq!(full[i], bundle.score(rows.row(i)));
         assert_eq!(snapshot[i], bundle.score_snapshot(rows.row(i)));
     }
-}
-
-#[test]
-fn the_card_says_what_the_threshold_is_worth() {
-    let served = bundle();
-    let mut bundle =
-        Bundle::from_files(served.manifest.clone(), served.files()).expect("its own files fit");
-    let report = training::replay(history(), &plan(), &|_, _| ()).report(history(), &plan());
-    bundle.manifest.threshold.probability = 0.25;
-    let card = learning::card(&bundle, &report, "", None);
-    assert!(card.contains("The threshold 0.2500 kept within"), "{card}");
-    bundle.manifest.threshold.probability = 1.0;
-    let card = learning::card(&bundle, &report, "", None);
-    assert!(card.contains("this model does not alert"), "{card}");
 }

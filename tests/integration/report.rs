@@ -1,0 +1,457 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use forewarn::assessment::Reason;
+use forewarn::bundle::{Manifest, Origin};
+use forewarn::evaluation::{self, Baseline, Evaluation, Input, Scores, Track};
+use forewarn::labels::{FailureRules, RowLabel};
+use forewarn::learning;
+use forewarn::report::{self, Case, Kind, Review, Subject};
+use forewarn::time::Timestamp;
+use forewarn::training::LabelReport;
+use forewarn::types::{Incident, TargetId};
+
+use super::fleet::{bundle, card, report as fleet_report};
+
+/// Fails unless the document is whole: tags balanced, nothing loaded from elsewhere, no number that is none.
+pub fn check(html: &str) {
+    const VOID: [&str; 5] = ["meta", "link", "br", "!doctype", "input"];
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = html;
+    while let Some(start) = rest.find('<') {
+        let end = rest[start..].find('>').expect("a tag ends") + start;
+        let tag = &rest[start + 1..end];
+        let name = tag.split([' ', '\n']).next().expect("a tag has a name");
+        if let Some(closed) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(closed), "…{}", &rest[..end + 1]);
+        } else if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+        assert!(!tag.contains('<'), "{tag}");
+        rest = &rest[end + 1..];
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    for wrong in [
+        "http://", "https://", "url(", "@import", "<script", "src=", "NaN", "inf\"", "infM",
+    ] {
+        assert!(!html.contains(wrong), "the report contains {wrong}");
+    }
+    for anchor in html.split("href=\"#").skip(1) {
+        let id = anchor.split('"').next().expect("an anchor ends");
+        assert!(html.contains(&format!("id=\"{id}\"")), "{id} leads nowhere");
+    }
+    let drawings = html.matches("<svg role=\"img\"").count();
+    assert_eq!(html.matches("<desc>").count(), drawings);
+}
+
+const SECTIONS: [&str; 16] = [
+    "Incidents foreseen against false alarms",
+    "Lead time",
+    "Alarms per week against the threshold",
+    "Precision and recall against the threshold",
+    "<b>ROC</b>",
+    "Precision and recall of rows",
+    "<b>Reliability</b>",
+    "<b>Scores</b>",
+    "claimed<br>before",
+    "share of gain",
+    "Its alarms as a few rules",
+    "False alarms",
+    "Missed incidents",
+    "id=\"targets\"",
+    "Data and labels",
+    "How to reproduce",
+];
+
+#[test]
+fn the_report_of_a_trained_model_is_whole() {
+    let html = fleet_report();
+    check(html);
+    for section in SECTIONS {
+        assert!(html.contains(section), "{section} is missing");
+    }
+    let manifest = &bundle().manifest;
+    for expected in [
+        manifest.id.as_str(),
+        "simulated fleet",
+        "forewarn train --start 2026-01-05T00:00:00Z --end 2026-01-11T23:59:00Z --origin simulated",
+        "incidents foreseen",
+        "alarms a day to expect",
+        "up{job=&quot;fleet&quot;} == 0",
+    ] {
+        assert!(html.contains(expected), "{expected} is missing");
+    }
+    // A false alarm or a missed incident with its signals.
+    assert!(html.contains("around the alarm") || html.contains("around the incident"));
+    assert!(html.contains("the odds ×"));
+}
+
+#[test]
+fn the_card_says_what_the_report_says() {
+    let card = card();
+    for expected in [
+        "`report.html` beside this file",
+        "simulated fleet",
+        "before calibration",
+        "mean contribution",
+        "Missed incidents with the highest probability",
+        "forewarn train --start 2026-01-05T00:00:00Z",
+    ] {
+        assert!(card.contains(expected), "{expected}: {card}");
+    }
+    let sentence = card.split("**").nth(1).expect("a headline");
+    assert!(
+        fleet_report().contains(&report::escaped(sentence)),
+        "{sentence}"
+    );
+    assert!(!card.contains("NaN"));
+}
+
+/// Two days; incidents every six hours, with a risen score before those that are to be foreseen.
+struct Fleet {
+    targets: usize,
+    incidents: bool,
+    foreseen: bool,
+    false_alarms: bool,
+    name: &'static str,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            targets: 4,
+            incidents: true,
+            foreseen: true,
+            false_alarms: false,
+            name: "host",
+        }
+    }
+}
+
+impl Fleet {
+    fn evaluation(&self, threshold: Option<f64>, rival: bool) -> Evaluation {
+        let minutes = 2 * 1440;
+        let at = |minute: i64| Timestamp::from_secs(1_767_571_200 + 60 * minute);
+        let starts: Vec<i64> = if self.incidents {
+            (1..8).map(|i| 360 * i).collect()
+        } else {
+            Vec::new()
+        };
+        let before = |minute: i64| starts.iter().any(|s| (1..=30).contains(&(s - minute)));
+        let lead = |minute: i64| starts.iter().any(|s| (1..=20).contains(&(s - minute)));
+        let score = |minute: i64| {
+            let wrong = self.false_alarms && (100..120).contains(&minute);
+            if wrong || self.foreseen && lead(minute) {
+                0.9
+            } else {
+                0.01
+            }
+        };
+        let tracks: Vec<Track> = (0..self.targets)
+            .map(|i| Track {
+                target: TargetId::new(format!("{}-{i:03}", self.name)),
+                times: (0..minutes).map(at).collect(),
+                scores: (0..minutes).map(|m| Some(score(m))).collect(),
+                labels: (0..minutes)
+                    .map(|m| match before(m) {
+                        true => RowLabel::Positive,
+                        false => RowLabel::Negative,
+                    })
+                    .collect(),
+                incidents: starts
+                    .iter()
+                    .map(|s| Incident {
+                        start: at(*s),
+                        end: None,
+                    })
+                    .collect(),
+            })
+            .collect();
+        let scores: Scores = tracks
+            .iter()
+            .map(|_| {
+                let known = |m: i64| if rival && lead(m) { 0.9 } else { 0.01 };
+                (0..minutes).map(|m| Some(known(m))).collect()
+            })
+            .collect();
+        let minute = Duration::from_secs(60);
+        evaluation::evaluate(&Input {
+            tracks: &tracks,
+            members: &[("xgboost", scores.clone())],
+            baselines: &[Baseline {
+                name: "static_threshold",
+                is_probability: false,
+                scores,
+            }],
+            rules: &FailureRules {
+                step: minute,
+                min_duration: Duration::ZERO,
+                merge_gap: Duration::ZERO,
+                recovery: Duration::ZERO,
+                horizon: 30 * minute,
+            },
+            for_: 5 * minute,
+            threshold,
+            budget: 0.5,
+            seed: 1,
+        })
+    }
+}
+
+fn labels() -> LabelReport {
+    LabelReport {
+        start: "2026-01-05T00:00:00Z".into(),
+        end: "2026-01-07T00:00:00Z".into(),
+        targets: 0,
+        rows: 0,
+        positives: 0,
+        incidents: 0,
+        incidents_with_history: 0,
+        base_rate: 0.0,
+        excluded: 0,
+        censored: 0,
+        abstained: 0,
+        coverage: BTreeMap::new(),
+        incidents_by_target: BTreeMap::new(),
+    }
+}
+
+fn manifest(origin: Origin, threshold: f64) -> Manifest {
+    let mut manifest = bundle().manifest.clone();
+    manifest.origin = origin;
+    manifest.threshold.probability = threshold;
+    manifest.threshold.false_alarms_per_target_week = 0.5;
+    manifest
+}
+
+struct Told {
+    html: String,
+    card: String,
+    sentence: String,
+    cautions: String,
+}
+
+fn tell(evaluation: &Evaluation, manifest: &Manifest, kind: Kind, review: &Review) -> Told {
+    let subject = Subject {
+        kind,
+        manifest,
+        evaluation,
+        labels: &labels(),
+        snapshot: None,
+        importance: &[],
+        review,
+        surrogate: None,
+    };
+    let headline = report::headline(&subject);
+    Told {
+        html: report::render(&subject),
+        card: learning::card(&subject, ""),
+        sentence: headline.sentence,
+        cautions: headline.cautions.join("\n"),
+    }
+}
+
+fn told(fleet: &Fleet, threshold: Option<f64>) -> Told {
+    let told = tell(
+        &fleet.evaluation(threshold, false),
+        &manifest(Origin::History, threshold.unwrap_or(1.0)),
+        Kind::Training,
+        &Review::default(),
+    );
+    check(&told.html);
+    told
+}
+
+#[test]
+fn the_headline_says_how_many_how_early_and_at_what_price() {
+    let good = told(&Fleet::default(), Some(0.5));
+    for expected in [
+        "Of 28 incidents it foresaw 28 (100 %",
+        "half of them at least 15m before",
+        "0 of 28 alarms were false",
+        "No one-line rule foresaw any within 0.50 false alarms per target-week.",
+    ] {
+        assert!(good.sentence.contains(expected), "{}", good.sentence);
+    }
+    assert_eq!(good.cautions, "");
+    assert!(good.card.contains("The threshold 0.5000 kept within"));
+
+    let noisy = Fleet {
+        false_alarms: true,
+        ..Fleet::default()
+    };
+    let noisy = told(&noisy, Some(0.5));
+    assert!(
+        noisy
+            .sentence
+            .contains("4 of 32 alarms were false (3.5 per")
+    );
+    assert!(noisy.cautions.contains("more false alarms than the budget"));
+}
+
+#[test]
+fn the_headline_does_not_hide_what_speaks_against_the_model() {
+    let fleet = Fleet::default();
+    let training = Kind::Training;
+    let overlap = Kind::Backtest {
+        overlaps_training: true,
+    };
+    for (evaluation, manifest, kind, caution) in [
+        (
+            fleet.evaluation(Some(0.5), true),
+            manifest(Origin::History, 0.5),
+            training,
+            "A one-line rule is as good: static thresholds foresaw 28 of 28",
+        ),
+        (
+            Fleet {
+                foreseen: false,
+                ..Fleet::default()
+            }
+            .evaluation(Some(0.5), true),
+            manifest(Origin::History, 0.5),
+            training,
+            "within 0.01 false alarms per target-week static thresholds 28, the model 0",
+        ),
+        (
+            fleet.evaluation(Some(0.5), false),
+            manifest(Origin::Simulated, 0.5),
+            training,
+            "trained on a simulated fleet",
+        ),
+        (
+            fleet.evaluation(Some(0.5), false),
+            manifest(Origin::History, 0.5),
+            overlap,
+            "overlaps the one that the model has learned from",
+        ),
+        (
+            Fleet {
+                targets: 1,
+                ..Fleet::default()
+            }
+            .evaluation(Some(0.5), false),
+            manifest(Origin::History, 0.5),
+            training,
+            "7 incidents are too few to trust",
+        ),
+        (
+            Fleet {
+                foreseen: false,
+                ..Fleet::default()
+            }
+            .evaluation(Some(0.5), false),
+            manifest(Origin::History, 0.5),
+            training,
+            "no better than always answering the base rate",
+        ),
+    ] {
+        let told = tell(&evaluation, &manifest, kind, &Review::default());
+        check(&told.html);
+        assert!(told.cautions.contains(caution), "{}", told.cautions);
+        assert!(told.html.contains(&report::escaped(caution)));
+        assert!(told.card.contains(caution));
+    }
+}
+
+#[test]
+fn a_report_of_little_or_nothing_is_whole_too() {
+    let calm = Fleet {
+        incidents: false,
+        ..Fleet::default()
+    };
+    let nobody = Fleet {
+        targets: 0,
+        ..Fleet::default()
+    };
+    for (fleet, threshold, words) in [
+        (
+            &calm,
+            Some(0.5),
+            "No incident fell into the evaluated range",
+        ),
+        (
+            &nobody,
+            Some(0.5),
+            "No incident fell into the evaluated range",
+        ),
+        (&Fleet::default(), None, "This model does not alert"),
+        (&Fleet::default(), Some(0.99), "It raised no alarm at all"),
+    ] {
+        let told = told(fleet, threshold);
+        let sentence = told.sentence.to_lowercase();
+        assert!(sentence.contains(&words.to_lowercase()), "{sentence}");
+        assert!(told.html.contains("There was no alarm."));
+        if threshold.is_none() {
+            assert!(told.card.contains("this model does not alert"));
+        }
+    }
+    assert!(
+        told(&nobody, Some(0.5))
+            .html
+            .contains("There is no target.")
+    );
+}
+
+#[test]
+fn a_large_fleet_is_cut_and_the_cut_is_said() {
+    let crowd = Fleet {
+        targets: 260,
+        ..Fleet::default()
+    };
+    let html = told(&crowd, Some(0.5)).html;
+    assert_eq!(html.matches("<th scope=\"row\">host-").count(), 200);
+    assert!(html.contains("The first 200 of 260"));
+}
+
+#[test]
+fn names_are_text_and_never_markup() {
+    let evil = Fleet {
+        name: "<script>alert('1')</script>&\"",
+        ..Fleet::default()
+    };
+    let mut manifest = manifest(Origin::History, 0.5);
+    manifest.signals[0].query = "a<b & \"c\"".into();
+    manifest.label.queries = vec!["<up>".into()];
+    let name = format!("{}-000", evil.name);
+    let case = Case {
+        target: name.clone(),
+        at: Timestamp(0),
+        probability: Some(0.9),
+        seen_at: Timestamp(0),
+        reasons: vec![Reason {
+            feature: "<img>".into(),
+            value: Some(1.0),
+            contribution: 0.5,
+        }],
+        span: (-60.0, 60.0),
+        probabilities: vec![[-60.0, f64::NAN], [0.0, f64::INFINITY], [60.0, 0.9]],
+        signals: vec![(manifest.signals[0].signal.clone(), vec![[0.0, f64::NAN]])],
+        alarms: vec![0.0],
+        incidents: vec![[0.0, 60.0]],
+    };
+    let review = Review {
+        false_alarms: vec![case.clone()],
+        missed: vec![Case {
+            probability: None,
+            reasons: Vec::new(),
+            probabilities: Vec::new(),
+            signals: Vec::new(),
+            span: (0.0, 0.0),
+            ..case
+        }],
+        missed_total: 1,
+        ..Review::default()
+    };
+    let told = tell(
+        &evil.evaluation(Some(0.5), false),
+        &manifest,
+        Kind::Training,
+        &review,
+    );
+    check(&told.html);
+    for raw in ["<script", "<img", "<up>", "a<b"] {
+        assert!(!told.html.contains(raw), "{raw}");
+    }
+    assert!(told.html.contains(&report::escaped(&name)));
+}
