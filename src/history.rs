@@ -15,6 +15,7 @@ pub struct History {
     steps: usize,
     signals: usize,
     targets: BTreeMap<TargetId, TargetHistory>,
+    compared: Vec<String>,
     /// Whether a query for failures, or for exclusions, got no answer: absence then says nothing.
     pub failing_unanswered: bool,
     pub excluded_unanswered: bool,
@@ -26,24 +27,28 @@ pub struct TargetHistory {
     pub labels: Vec<(String, String)>,
     /// One column per signal; NaN = missing.
     columns: Vec<Vec<f32>>,
+    /// One column per score to compare with; NaN = missing.
+    compared: Vec<Vec<f32>>,
     /// Who says that it fails.
     pub failing: Vec<Option<Source>>,
     pub excluded: Vec<bool>,
     /// Whether anything at all, a failure query included, returned a sample.
     pub seen: Vec<bool>,
-    /// Signal and grid index of samples that several series claimed.
-    disputed: HashSet<(usize, usize)>,
+    /// Column and grid index of samples that several series claimed.
+    disputed: HashSet<(Column, usize)>,
 }
 
 /// Where a series' samples belong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {
     Signal(usize),
     Failing(Source),
     Excluded,
+    /// A score to measure beside the model.
+    Compared(usize),
 }
 
-/// Two series of one signal name the same target at the same time.
+/// Two series of one signal or score name the same target at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duplicate {
     pub at: Timestamp,
@@ -58,9 +63,23 @@ impl History {
             steps: steps as usize,
             signals,
             targets: BTreeMap::new(),
+            compared: Vec::new(),
             failing_unanswered: false,
             excluded_unanswered: false,
         }
+    }
+
+    /// The same with room for scores to compare with.
+    pub fn with_compared(self, names: Vec<String>) -> Self {
+        Self {
+            compared: names,
+            ..self
+        }
+    }
+
+    /// Names of the scores to compare with, in the order of their columns.
+    pub fn compared(&self) -> &[String] {
+        &self.compared
     }
 
     pub fn step(&self) -> Duration {
@@ -75,6 +94,11 @@ impl History {
         Timestamp(self.start.0 + index as i64 * millis(self.step))
     }
 
+    /// The grid point at or before `t`; `None` outside of the stretch.
+    pub fn index(&self, t: Timestamp) -> Option<usize> {
+        index(t, self.start, self.step, self.steps)
+    }
+
     pub fn times(&self) -> impl Iterator<Item = Timestamp> + '_ {
         (0..self.steps).map(|i| self.time(i))
     }
@@ -84,6 +108,7 @@ impl History {
     }
 
     /// Adds a series of a target. A sample that several series claim is forgotten: none is known to be right.
+    /// A score to compare with makes no target, and does not show that one is there.
     pub fn insert(
         &mut self,
         column: Column,
@@ -91,36 +116,42 @@ impl History {
         labels: Vec<(String, String)>,
         samples: &[(Timestamp, f64)],
     ) -> Result<(), Duplicate> {
-        let (start, step, steps, signals) =
-            (self.start.0, millis(self.step), self.steps, self.signals);
+        if let Column::Compared(_) = column
+            && !self.targets.contains_key(&target)
+        {
+            return Ok(());
+        }
         let entry = self
             .targets
             .entry(target)
-            .or_insert_with(|| TargetHistory::new(signals, steps));
+            .or_insert_with(|| TargetHistory::new(self.signals, self.compared.len(), self.steps));
         if entry.labels.is_empty() {
             entry.labels = labels;
         }
         let mut duplicate = None;
         for (t, value) in samples {
-            let index = (t.0 - start).div_euclid(step);
-            if !(0..steps as i64).contains(&index) {
+            let Some(index) = index(*t, self.start, self.step, self.steps) else {
                 continue;
-            }
-            let index = index as usize;
-            entry.seen[index] = true;
-            match column {
-                Column::Failing(source) => entry.fails(index, source),
-                Column::Excluded => entry.excluded[index] = true,
-                Column::Signal(signal) => {
-                    let slot = &mut entry.columns[signal][index];
-                    if !slot.is_nan() || entry.disputed.contains(&(signal, index)) {
-                        *slot = f32::NAN;
-                        entry.disputed.insert((signal, index));
-                        duplicate.get_or_insert(Duplicate { at: *t });
-                    } else {
-                        *slot = *value as f32;
-                    }
+            };
+            entry.seen[index] |= !matches!(column, Column::Compared(_));
+            let slot = match column {
+                Column::Failing(source) => {
+                    entry.fails(index, source);
+                    continue;
                 }
+                Column::Excluded => {
+                    entry.excluded[index] = true;
+                    continue;
+                }
+                Column::Signal(signal) => &mut entry.columns[signal][index],
+                Column::Compared(score) => &mut entry.compared[score][index],
+            };
+            if !slot.is_nan() || entry.disputed.contains(&(column, index)) {
+                *slot = f32::NAN;
+                entry.disputed.insert((column, index));
+                duplicate.get_or_insert(Duplicate { at: *t });
+            } else {
+                *slot = *value as f32;
             }
         }
         duplicate.map_or(Ok(()), Err)
@@ -136,7 +167,7 @@ impl History {
         let entry = self
             .targets
             .entry(target.clone())
-            .or_insert_with(|| TargetHistory::new(self.signals, self.steps));
+            .or_insert_with(|| TargetHistory::new(self.signals, self.compared.len(), self.steps));
         for index in (0..self.steps).filter(|&index| failing[index]) {
             entry.seen[index] = true;
             entry.fails(index, source);
@@ -144,11 +175,17 @@ impl History {
     }
 }
 
+fn index(t: Timestamp, start: Timestamp, step: Duration, steps: usize) -> Option<usize> {
+    let index = usize::try_from((t.0 - start.0).div_euclid(millis(step))).ok()?;
+    (index < steps).then_some(index)
+}
+
 impl TargetHistory {
-    fn new(signals: usize, steps: usize) -> Self {
+    fn new(signals: usize, compared: usize, steps: usize) -> Self {
         Self {
             labels: Vec::new(),
             columns: vec![vec![f32::NAN; steps]; signals],
+            compared: vec![vec![f32::NAN; steps]; compared],
             failing: vec![None; steps],
             excluded: vec![false; steps],
             seen: vec![false; steps],
@@ -163,6 +200,10 @@ impl TargetHistory {
 
     pub fn column(&self, signal: usize) -> &[f32] {
         &self.columns[signal]
+    }
+
+    pub fn compared(&self, score: usize) -> &[f32] {
+        &self.compared[score]
     }
 
     /// The samples of all signals at one grid point; NaN = missing.
@@ -222,6 +263,25 @@ mod tests {
         assert_eq!(insert(&[(at(102), 2.0)]), Ok(()));
         assert_eq!(insert(&[(at(101), 3.0)]), Err(Duplicate { at: at(101) }));
         assert!(history.targets()[&target].column(0)[1].is_nan());
+    }
+
+    #[test]
+    fn a_score_to_compare_with_makes_no_target() {
+        let mut history = history().with_compared(vec!["rule".into()]);
+        let mut insert = |column, name: &str| {
+            history.insert(column, TargetId::new(name), vec![], &[(at(101), 2.0)])
+        };
+        assert_eq!(insert(Column::Signal(0), "a"), Ok(()));
+        assert_eq!(insert(Column::Compared(0), "a"), Ok(()));
+        assert_eq!(insert(Column::Compared(0), "b"), Ok(()));
+        assert_eq!(
+            insert(Column::Compared(0), "a"),
+            Err(Duplicate { at: at(101) })
+        );
+        assert_eq!(history.targets().len(), 1);
+        let target = &history.targets()[&TargetId::new("a")];
+        assert!(target.compared(0)[1].is_nan());
+        assert_eq!(target.column(0)[1], 2.0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::assessment::{Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::cycle::{Fleet, Settings};
 use crate::evaluation::AlarmRule;
-use crate::fetch::{self, FetchReport, Fetched};
+use crate::fetch::{self, FetchReport, Fetched, Purpose};
 use crate::prometheus::{Client, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::App;
@@ -164,7 +164,15 @@ impl Runner {
         let Fetched {
             mut history,
             report,
-        } = fetch::fetch(&self.client, config, &own, start, t, |_, _| ()).await;
+        } = fetch::fetch(
+            &self.client,
+            config,
+            &own,
+            Purpose::Serving,
+            (start, t),
+            |_, _| (),
+        )
+        .await;
         phase(&app, "query", began);
         self.log(&report);
         for (signal, series) in &report.series {

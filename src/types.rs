@@ -101,7 +101,7 @@ pub struct Incident {
 }
 
 /// What told us that a target fails; of several at once the first counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// `failure.queries`

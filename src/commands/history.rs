@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use super::Usage;
 use super::progress::Bars;
 use crate::config::Config;
-use crate::fetch::{self, Fetched};
+use crate::fetch::{self, Fetched, Purpose};
 use crate::history::History;
 use crate::prometheus::Client;
 use crate::runner;
@@ -67,11 +67,15 @@ async fn fetch_history(
         format_duration(config.step),
         config.prometheus.url
     );
-    let Fetched { history, report } =
-        fetch::fetch(&client, config, &own_alerts, start, end, |done, total| {
-            bars.show("queries", done as f64 / total as f64)
-        })
-        .await;
+    let Fetched { history, report } = fetch::fetch(
+        &client,
+        config,
+        &own_alerts,
+        Purpose::Evaluation,
+        (start, end),
+        |done, total| bars.show("queries", done as f64 / total as f64),
+    )
+    .await;
     bars.finish();
     if !report.failed.is_empty() {
         bail!(
@@ -107,6 +111,11 @@ async fn fetch_history(
     for name in empty {
         eprintln!(
             "warning: signals.{name}.query returned no series between {range}: its features will be missing"
+        );
+    }
+    for (name, _) in report.compared.iter().filter(|(_, series)| **series == 0) {
+        eprintln!(
+            "warning: compare.{name} returned no series between {range}: it will look as if it had never warned"
         );
     }
     for key in &report.nameless {

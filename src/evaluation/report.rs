@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::alarms::AlarmRule;
-use super::baselines::Baseline;
+use super::baselines::{Baseline, ORACLE};
 use super::bootstrap::{Parts, draw, interval, quantile, replicates};
 use super::events::{Scored, Scores, Tally, Track, tally};
 use super::ranking::{Rows, brier_skill};
@@ -31,7 +31,9 @@ pub struct Input<'a> {
     pub tracks: &'a [Track],
     /// Name and scores of each member.
     pub members: &'a [(&'a str, Scores)],
-    pub baselines: &'a [Baseline],
+    pub baselines: &'a [Baseline<'a>],
+    /// Scores that somebody else claims for the same rows.
+    pub compared: &'a [Baseline<'a>],
     pub rules: &'a FailureRules,
     /// The alert rule's own `for`.
     pub for_: Duration,
@@ -65,6 +67,11 @@ pub struct Evaluation {
     /// By false alarms per target-week.
     pub at_budget: BTreeMap<String, OperatingPoint>,
     pub baselines: BTreeMap<String, BaselineReport>,
+    /// Scores that the config says to compare with.
+    pub compared: BTreeMap<String, BaselineReport>,
+    /// The true risk, where a simulator gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oracle: Option<BaselineReport>,
     /// At the threshold.
     pub by_target: BTreeMap<String, TargetReport>,
 }
@@ -106,9 +113,13 @@ impl EnsembleReport {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct BaselineReport {
-    /// `brier` and `log_loss` only where the score is a probability.
+    /// `brier` and `log_loss`, and the calibration below, only where the score is a probability.
     #[serde(flatten)]
     pub ranking: Ranking,
+    pub brier_skill: Option<f64>,
+    pub ece: Option<f64>,
+    pub ece_high: Option<f64>,
+    pub calibration_slope: Option<f64>,
     pub at_threshold: OperatingPoint,
     pub at_precision_089: OperatingPoint,
     pub at_budget: BTreeMap<String, OperatingPoint>,
@@ -238,6 +249,14 @@ pub fn evaluate(input: &Input) -> Evaluation {
         .reduce(|best, one| if one.1 > best.1 { one } else { best })
         .map(|(name, _)| name.clone());
     let at_threshold = judge.at(&scored, input.threshold);
+    let measured = |rules: &[Baseline]| -> BTreeMap<String, BaselineReport> {
+        rules
+            .iter()
+            .map(|one| judge.baseline(tracks, one, input.budget))
+            .collect()
+    };
+    let mut compared = measured(input.compared);
+    let oracle = compared.remove(ORACLE);
 
     Evaluation {
         horizon_seconds: input.rules.horizon.as_secs_f64(),
@@ -256,11 +275,9 @@ pub fn evaluate(input: &Input) -> Evaluation {
         at_threshold,
         at_precision_089: judge.at(&scored, curve.with_precision(PRECISION)),
         at_budget: judge.at_budgets(&scored, &curve),
-        baselines: input
-            .baselines
-            .iter()
-            .map(|one| judge.baseline(tracks, one, input.budget))
-            .collect(),
+        baselines: measured(input.baselines),
+        compared,
+        oracle,
         by_target: judge.by_target(&scored, input.threshold),
     }
 }
@@ -328,8 +345,16 @@ impl Judge {
     ) -> (String, BaselineReport) {
         let scored = Scored::with(tracks, &baseline.scores);
         let curve = Curve::new(&scored, &self.rule);
+        let rows = labelled(&scored);
+        let calibrated = |measure: fn(&Rows) -> Option<f64>| {
+            baseline.is_probability.then(|| measure(&rows)).flatten()
+        };
         let report = BaselineReport {
-            ranking: Ranking::new(&labelled(&scored), baseline.is_probability),
+            ranking: Ranking::new(&rows, baseline.is_probability),
+            brier_skill: calibrated(Rows::brier_skill),
+            ece: calibrated(Rows::ece),
+            ece_high: calibrated(Rows::ece_high),
+            calibration_slope: calibrated(Rows::calibration_slope),
             at_threshold: self.at(&scored, curve.within_budget(budget)),
             at_precision_089: self.at(&scored, curve.with_precision(PRECISION)),
             at_budget: self.at_budgets(&scored, &curve),
@@ -438,6 +463,16 @@ fn brier_skill_interval(scored: &[Scored], seed: u64) -> Option<[f64; 2]> {
 }
 
 impl Evaluation {
+    /// Everything that stands beside the model: baselines, then what was compared, then the oracle.
+    fn others(&self) -> impl Iterator<Item = (&str, &BaselineReport)> {
+        let oracle = self.oracle.iter().map(|one| (ORACLE, one));
+        self.baselines
+            .iter()
+            .chain(&self.compared)
+            .map(|(name, one)| (name.as_str(), one))
+            .chain(oracle)
+    }
+
     /// For a terminal.
     pub fn table(&self) -> String {
         let mut out = String::new();
@@ -472,11 +507,7 @@ impl Evaluation {
         )?;
         let rankings = std::iter::once(("ensemble", &self.ensemble.ranking))
             .chain(self.members.iter().map(|(name, one)| (name.as_str(), one)))
-            .chain(
-                self.baselines
-                    .iter()
-                    .map(|(name, one)| (name.as_str(), &one.ranking)),
-            );
+            .chain(self.others().map(|(name, one)| (name, &one.ranking)));
         for (name, one) in rankings {
             writeln!(
                 out,
@@ -528,10 +559,13 @@ impl Evaluation {
             ))),
         )?;
         point(out, "ensemble, precision 0.89", &self.at_precision_089)?;
+        if let Some(oracle) = &self.oracle {
+            point(out, "oracle, precision 0.89", &oracle.at_precision_089)?;
+        }
         for (budget, at) in &self.at_budget {
             writeln!(out, "at most {budget} false alarms per target-week")?;
             point(out, "  ensemble", at)?;
-            for (name, one) in &self.baselines {
+            for (name, one) in self.others() {
                 if let Some(at) = one.at_budget.get(budget) {
                     point(out, &format!("  {name}"), at)?;
                 }
@@ -595,6 +629,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::evaluation::baselines::compared;
     use crate::types::{Incident, TargetId};
 
     fn rules() -> FailureRules {
@@ -655,6 +690,15 @@ mod tests {
                 is_probability: false,
                 scores: flat(0.02),
             }],
+            compared: &[
+                compared("our_rule", tracks, |_, _| f32::NAN),
+                compared("oracle", tracks, |target, t| {
+                    let track = tracks.iter().find(|one| one.target == *target);
+                    let row = track.and_then(|one| one.times.iter().position(|at| *at == t));
+                    let score = track.zip(row).and_then(|(one, row)| one.scores[row]);
+                    score.unwrap_or(f32::NAN)
+                }),
+            ],
             rules: &rules(),
             for_: Duration::from_secs(300),
             threshold: Some(0.5),
@@ -687,6 +731,10 @@ mod tests {
             ("/by_target/a/foreseen", 7.0),
             ("/baselines/prior/at_budget/7/foreseen", 0.0),
             ("/baselines/prior/average_precision", 210.0 / 20_160.0),
+            // What claims nothing has no order, and pages nobody.
+            ("/compared/our_rule/roc_auc", 0.5),
+            ("/compared/our_rule/at_budget/7/alarms", 0.0),
+            ("/oracle/at_precision_089/foreseen", 7.0),
         ] {
             let found = json.pointer(pointer).and_then(Value::as_f64);
             assert!(
@@ -695,8 +743,15 @@ mod tests {
             );
         }
         assert_eq!(json["best_member"], "xgboost");
+        for same in ["roc_auc", "brier", "ece", "calibration_slope", "at_budget"] {
+            let ensemble = json["ensemble"].get(same).unwrap_or(&json[same]);
+            assert_eq!(&json["oracle"][same], ensemble, "{same}");
+        }
+        assert!(json["compared"].get("oracle").is_none());
         for undefined in [
             "/baselines/prior/brier",
+            "/compared/our_rule/brier",
+            "/compared/our_rule/ece",
             "/baselines/prior/at_threshold/threshold",
             "/baselines/prior/at_budget/1/precision",
         ] {
@@ -705,7 +760,7 @@ mod tests {
         assert!(json.pointer("/at_threshold/intervals/recall/1").is_some());
         assert_eq!(
             report.table().matches("none fits").count(),
-            4,
+            8,
             "{}",
             report.table()
         );

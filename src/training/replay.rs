@@ -207,10 +207,22 @@ impl Replay {
             })
             .collect();
         let baselines = baselines::all(&tracks, signals, &raw, prior, &plan.rules, plan.fit.seed);
+        let compared: Vec<_> = (history.compared().iter().enumerate())
+            .map(|(i, name)| {
+                baselines::compared(name, &tracks, |target, t| {
+                    let recorded = history.targets().get(target);
+                    let index = history.index(t);
+                    recorded
+                        .zip(index)
+                        .map_or(f32::NAN, |(one, index)| one.compared(i)[index])
+                })
+            })
+            .collect();
         evaluation::evaluate(&Input {
             tracks: &tracks,
             members: &members,
             baselines: &baselines,
+            compared: &compared,
             rules: &plan.rules,
             for_: plan.alert_for,
             threshold,

@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +25,7 @@ struct Models {
     id: String,
     /// Prometheus' address.
     url: String,
+    config: PathBuf,
 }
 
 impl Models {
@@ -33,6 +34,7 @@ impl Models {
             dir: tempfile::tempdir().expect("a temporary folder"),
             id: bundle().manifest.id.clone(),
             url: "http://127.0.0.1:9".into(),
+            config: "deploy/demo/config.yaml".into(),
         };
         models.add(&models.id);
         models::promote(models.path(), &models.id).expect("the model can be promoted");
@@ -48,10 +50,18 @@ impl Models {
         artifact::write(&bundle(), &dir, "# The card\n", &json!({})).expect("the model is written");
     }
 
+    /// The demo's config with `more` at its end.
+    fn configure(&mut self, more: &str) {
+        let demo = std::fs::read_to_string(&self.config).expect("a config");
+        self.config = self.path().join("config.yaml");
+        std::fs::write(&self.config, demo + more).expect("the folder can be written to");
+    }
+
     fn run(&self, args: &[&str], input: &str) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_forewarn"))
             .args(args)
-            .args(["--config.file", "deploy/demo/config.yaml"])
+            .arg("--config.file")
+            .arg(&self.config)
             .env("FOREWARN_PROMETHEUS_URL", &self.url)
             .env("MODEL_PATH", self.path())
             .stdin(Stdio::piped())
@@ -408,6 +418,45 @@ async fn backtest_says_what_the_library_says() {
     let table = models.ok(&args, "");
     assert!(table.contains(&evaluation.table()), "{table}");
     assert!(!table.contains("warning"), "{table}");
+}
+
+/// A rule of the user's is one of the model's signals here, and the oracle says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn backtest_judges_what_the_config_says_to_compare_with() {
+    let (_server, mut models) = upstream(later()).await;
+    models
+        .configure("compare: {busy: 'fleet_cpu_usage_percent{job=\"fleet\"}', oracle: nothing}\n");
+    let (from, to) = (
+        later().time(1440).to_string(),
+        later().time(4000).to_string(),
+    );
+    let args = ["backtest", "--start", &from, "--end", &to];
+    let output = models.run(&[&args[..], &["--output", "json"]].concat(), "");
+    let (report, words) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        words.contains("compare.oracle returned no series"),
+        "{words}"
+    );
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let (busy, oracle) = (&report["compared"]["busy"], &report["oracle"]);
+    let (silent, random) = (oracle["roc_auc"].as_f64(), &report["baselines"]["random"]);
+    assert_eq!(silent, Some(0.5));
+    assert!(oracle["brier"].is_f64() && busy["brier"].is_null());
+    assert!(busy["roc_auc"].as_f64() > Some(0.5), "{busy}");
+    let keys = |value: &Value| -> Vec<String> {
+        value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect()
+    };
+    assert_eq!((keys(busy), keys(oracle)), (keys(random), keys(random)));
+    assert_eq!(report["compared"].get("oracle"), None);
+
+    let table = models.ok(&args, "");
+    assert_eq!(table.matches("\n  busy ").count(), 4, "{table}");
+    assert!(table.contains("\noracle, precision 0.89"), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
