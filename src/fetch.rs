@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::history::{Column, History};
 use crate::prometheus::{Answer, Client, QueryError};
 use crate::time::Timestamp;
-use crate::types::Source;
+use crate::types::{FailureMode, Source};
 use crate::webhook::{self, OwnAlerts};
 
 pub struct Fetched {
@@ -237,12 +237,16 @@ fn insert(
             report.nameless.insert(query.key.clone());
             continue;
         };
+        let mode = matches!(query.column, Column::Failing(_)).then(|| failure_mode(query, &labels));
         let labels = extra_labels(&labels, config);
         if let Err(duplicate) =
             history.insert(query.column, target.clone(), labels, &series.samples)
         {
             example.get_or_insert_with(|| format!("{target} at {}", duplicate.at));
-            doubled.insert(target);
+            doubled.insert(target.clone());
+        }
+        if let Some(mode) = mode {
+            history.name_failures(&target, mode, series.samples.iter().map(|(t, _)| *t));
         }
     }
     if let Some(example) = example {
@@ -254,6 +258,17 @@ fn insert(
         );
         report.duplicates.push((query.key.clone(), text));
     }
+}
+
+/// What a series of a failure query says of the kind of failure.
+fn failure_mode(query: &Query, labels: &BTreeMap<String, String>) -> FailureMode {
+    let named = |label: &str| labels.get(label).filter(|name| !name.is_empty()).cloned();
+    let mode = if query.is_alert {
+        named("alertname").map(FailureMode::Alert)
+    } else {
+        named("failure_mode").map(FailureMode::Named)
+    };
+    mode.unwrap_or_else(|| FailureMode::Query(query.key.clone()))
 }
 
 fn extra_labels(labels: &BTreeMap<String, String>, config: &Config) -> Vec<(String, String)> {

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use crate::labels::spells_to_failing;
 use crate::time::{Timestamp, millis};
-use crate::types::{Incident, Source, TargetId};
+use crate::types::{FailureMode, Incident, Source, TargetId};
+
+/// Failure modes that are told apart: a label with a name for each incident would make a report of nothing else.
+const MAX_MODES: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct History {
@@ -16,6 +19,8 @@ pub struct History {
     signals: usize,
     targets: BTreeMap<TargetId, TargetHistory>,
     compared: Vec<String>,
+    /// Every failure mode that was named; targets hold places in this list.
+    modes: Vec<FailureMode>,
     /// Whether a query for failures, or for exclusions, got no answer: absence then says nothing.
     pub failing_unanswered: bool,
     pub excluded_unanswered: bool,
@@ -31,6 +36,8 @@ pub struct TargetHistory {
     compared: Vec<Vec<f32>>,
     /// Who says that it fails.
     pub failing: Vec<Option<Source>>,
+    /// Of what kind, as 1 + the place in the history's list; 0 where nobody said. Empty until somebody does.
+    modes: Vec<u8>,
     pub excluded: Vec<bool>,
     /// Whether anything at all, a failure query included, returned a sample.
     pub seen: Vec<bool>,
@@ -64,6 +71,7 @@ impl History {
             signals,
             targets: BTreeMap::new(),
             compared: Vec::new(),
+            modes: Vec::new(),
             failing_unanswered: false,
             excluded_unanswered: false,
         }
@@ -157,8 +165,58 @@ impl History {
         duplicate.map_or(Ok(()), Err)
     }
 
+    /// Says of what kind the failures of a target at these times are.
+    pub fn name_failures(
+        &mut self,
+        target: &TargetId,
+        mode: FailureMode,
+        times: impl IntoIterator<Item = Timestamp>,
+    ) {
+        let named = self.place(mode);
+        let Some(entry) = self.targets.get_mut(target) else {
+            return;
+        };
+        entry.modes.resize(self.steps, 0);
+        for t in times {
+            let Some(index) = index(t, self.start, self.step, self.steps) else {
+                continue;
+            };
+            let slot = &mut entry.modes[index];
+            let known = usize::from(*slot).checked_sub(1).map(|at| &self.modes[at]);
+            if known.is_none_or(|known| self.modes[usize::from(named) - 1] < *known) {
+                *slot = named;
+            }
+        }
+    }
+
+    /// 1 + the mode's place in the list. Once that is full, what is new is [`FailureMode::Other`], its last entry.
+    fn place(&mut self, mode: FailureMode) -> u8 {
+        let full = self.modes.len() + 1 >= MAX_MODES;
+        let known = self.modes.iter().position(|known| *known == mode);
+        let at = known.unwrap_or_else(|| {
+            if self.modes.len() < MAX_MODES {
+                self.modes
+                    .push(if full { FailureMode::Other } else { mode });
+            }
+            self.modes.len() - 1
+        });
+        at as u8 + 1
+    }
+
+    /// Of what kind a target's failure at this time is.
+    pub fn failure_mode(&self, target: &TargetId, t: Timestamp) -> Option<&FailureMode> {
+        let place = *self.targets.get(target)?.modes.get(self.index(t)?)?;
+        self.modes.get(usize::from(place).checked_sub(1)?)
+    }
+
     /// Marks spells that something other than a query reported, also of a target without any sample.
-    pub fn mark_failing(&mut self, source: Source, target: &TargetId, spells: &[Incident]) {
+    pub fn mark_failing(
+        &mut self,
+        source: Source,
+        mode: FailureMode,
+        target: &TargetId,
+        spells: &[Incident],
+    ) {
         let grid: Vec<Timestamp> = self.times().collect();
         let failing = spells_to_failing(spells, &grid);
         if !failing.contains(&true) {
@@ -172,6 +230,11 @@ impl History {
             entry.seen[index] = true;
             entry.fails(index, source);
         }
+        let marked = grid
+            .into_iter()
+            .zip(failing)
+            .filter(|(_, failing)| *failing);
+        self.name_failures(target, mode, marked.map(|(t, _)| t));
     }
 }
 
@@ -187,6 +250,7 @@ impl TargetHistory {
             columns: vec![vec![f32::NAN; steps]; signals],
             compared: vec![vec![f32::NAN; steps]; compared],
             failing: vec![None; steps],
+            modes: Vec::new(),
             excluded: vec![false; steps],
             seen: vec![false; steps],
             disputed: HashSet::new(),
@@ -266,6 +330,60 @@ mod tests {
     }
 
     #[test]
+    fn of_several_modes_at_once_the_first_in_order_counts_whatever_came_first() {
+        let target = TargetId::new("a");
+        let modes = [
+            FailureMode::Query("failure.queries[0]".into()),
+            FailureMode::Named("leak".into()),
+            FailureMode::Named("disk".into()),
+            FailureMode::Alert("Down".into()),
+        ];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0]] {
+            let mut history = history();
+            let samples: Vec<_> = (100..104).map(|m| (at(m), 1.0)).collect();
+            history
+                .insert(
+                    Column::Failing(Source::Query),
+                    target.clone(),
+                    vec![],
+                    &samples,
+                )
+                .unwrap();
+            for i in order {
+                // Each mode is said of one minute more than the one before.
+                let times = (100..101 + i as i64).map(at);
+                history.name_failures(&target, modes[i].clone(), times);
+            }
+            let found: Vec<_> = (100..105)
+                .map(|m| history.failure_mode(&target, at(m)).map(FailureMode::name))
+                .collect();
+            let expected = [Some("disk"), Some("disk"), Some("disk"), Some("Down"), None];
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn too_many_modes_are_one() {
+        let (mut history, target) = (history(), TargetId::new("a"));
+        history
+            .insert(
+                Column::Failing(Source::Query),
+                target.clone(),
+                vec![],
+                &[(at(100), 1.0)],
+            )
+            .unwrap();
+        for i in (0..300).rev() {
+            let mode = FailureMode::Named(format!("incident-{i:03}"));
+            history.name_failures(&target, mode, [at(100 + i % 5)]);
+        }
+        let last = history.failure_mode(&target, at(100));
+        assert_eq!(last.map(FailureMode::name), Some("incident-205"));
+        assert_eq!(history.modes.len(), MAX_MODES);
+        assert_eq!(history.modes.last(), Some(&FailureMode::Other));
+    }
+
+    #[test]
     fn a_score_to_compare_with_makes_no_target() {
         let mut history = history().with_compared(vec!["rule".into()]);
         let mut insert = |column, name: &str| {
@@ -320,6 +438,7 @@ mod tests {
         };
         history.mark_failing(
             Source::Webhook,
+            FailureMode::Alert("Down".into()),
             &target,
             &[
                 spell(Timestamp(at(101).0 - 1), at(103)),

@@ -124,6 +124,29 @@ impl Source {
     }
 }
 
+/// What kind of failure an incident is, as far as its source tells. Only reports know it: nothing is
+/// learned from it. Of several that are said of one sample the first in this order counts, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureMode {
+    /// Label `failure_mode` of a failure query's series.
+    Named(String),
+    /// Name of the alert.
+    Alert(String),
+    /// Config key of the query that has no more to say.
+    Query(String),
+    /// There are too many to tell apart.
+    Other,
+}
+
+impl FailureMode {
+    pub fn name(&self) -> &str {
+        match self {
+            FailureMode::Named(name) | FailureMode::Alert(name) | FailureMode::Query(name) => name,
+            FailureMode::Other => "other",
+        }
+    }
+}
+
 /// Share of the risk scale a probability falls in; the bounds come from `risk_levels`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

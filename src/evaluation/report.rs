@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::alarms::AlarmRule;
+use super::alarms::{AlarmRule, Outcome};
 use super::baselines::{Baseline, ORACLE};
 use super::bootstrap::{Parts, draw, interval, quantile, replicates};
 use super::events::{Scored, Scores, Tally, Track, tally};
@@ -29,6 +29,8 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Input<'a> {
     /// With the scores of the member that is served.
     pub tracks: &'a [Track],
+    /// Of each incident of each track: what kind of failure it is.
+    pub modes: &'a [Vec<String>],
     /// Name and scores of each member.
     pub members: &'a [(&'a str, Scores)],
     pub baselines: &'a [Baseline<'a>],
@@ -74,6 +76,8 @@ pub struct Evaluation {
     pub oracle: Option<BaselineReport>,
     /// At the threshold.
     pub by_target: BTreeMap<String, TargetReport>,
+    /// At the threshold.
+    pub by_failure_mode: BTreeMap<String, ModeReport>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -138,6 +142,8 @@ pub struct OperatingPoint {
     pub foreseen: u64,
     #[serde(flatten)]
     pub measures: Measures,
+    /// Incidents foreseen of each mode; how many there are of it stands in [`Evaluation::by_failure_mode`].
+    pub foreseen_by_failure_mode: BTreeMap<String, u64>,
     /// 95 % by bootstrap, under the name of each measure.
     pub intervals: BTreeMap<&'static str, Option<[f64; 2]>>,
 }
@@ -155,17 +161,27 @@ pub struct Measures {
     pub lead_time_seconds: LeadTime,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LeadTime {
     pub p10: Option<f64>,
     pub p50: Option<f64>,
     pub p90: Option<f64>,
 }
 
+impl LeadTime {
+    fn new(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_unstable_by(f64::total_cmp);
+        Self {
+            p10: quantile(&seconds, 0.1),
+            p50: quantile(&seconds, 0.5),
+            p90: quantile(&seconds, 0.9),
+        }
+    }
+}
+
 impl Measures {
     /// `days` is the length of the evaluated span.
-    pub fn new(tally: &Tally, mut lead_seconds: Vec<f64>, step: Duration, days: f64) -> Self {
-        lead_seconds.sort_unstable_by(f64::total_cmp);
+    pub fn new(tally: &Tally, lead_seconds: Vec<f64>, step: Duration, days: f64) -> Self {
         let (precision, recall) = (tally.precision(), tally.recall());
         let f1 = precision
             .zip(recall)
@@ -177,11 +193,7 @@ impl Measures {
             false_alarms_per_target_week: tally.false_alarms_per_target_week(step),
             alarms_per_day: (days > 0.0).then(|| tally.alarms() as f64 / days),
             alarm_time_share: super::events::ratio(tally.rows_in_alarm, tally.rows),
-            lead_time_seconds: LeadTime {
-                p10: quantile(&lead_seconds, 0.1),
-                p50: quantile(&lead_seconds, 0.5),
-                p90: quantile(&lead_seconds, 0.9),
-            },
+            lead_time_seconds: LeadTime::new(lead_seconds),
         }
     }
 
@@ -214,6 +226,19 @@ pub struct TargetReport {
     pub foreseen: u64,
 }
 
+/// Of the incidents of one failure mode.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModeReport {
+    pub incidents: u64,
+    pub foreseen: u64,
+    pub recall: Option<f64>,
+    /// Alarms that one of them made right.
+    pub right: u64,
+    /// Alarms that one of them made early.
+    pub early: u64,
+    pub lead_time_seconds: LeadTime,
+}
+
 /// Evaluates a slice that nothing was fitted on.
 pub fn evaluate(input: &Input) -> Evaluation {
     let tracks = input.tracks;
@@ -226,6 +251,7 @@ pub fn evaluate(input: &Input) -> Evaluation {
     let end = times().max().copied().unwrap_or(start);
     let judge = Judge {
         rule: AlarmRule::new(f64::INFINITY, input.for_, input.rules),
+        modes: input.modes,
         days: (end.plus(input.rules.step).0 - start.0) as f64 / DAY_MS as f64,
         seed: input.seed,
     };
@@ -279,16 +305,18 @@ pub fn evaluate(input: &Input) -> Evaluation {
         compared,
         oracle,
         by_target: judge.by_target(&scored, input.threshold),
+        by_failure_mode: judge.by_mode(&scored, input.threshold),
     }
 }
 
-struct Judge {
+struct Judge<'a> {
     rule: AlarmRule,
+    modes: &'a [Vec<String>],
     days: f64,
     seed: u64,
 }
 
-impl Judge {
+impl Judge<'_> {
     fn at(&self, scored: &[Scored], threshold: Option<f64>) -> OperatingPoint {
         // An infinite threshold opens no alarm.
         let parts = Parts::new(
@@ -323,6 +351,11 @@ impl Judge {
             incidents: tally.incidents,
             foreseen: tally.foreseen,
             measures,
+            foreseen_by_failure_mode: self
+                .by_mode(scored, threshold)
+                .into_iter()
+                .map(|(mode, report)| (mode, report.foreseen))
+                .collect(),
             intervals,
         }
     }
@@ -360,6 +393,47 @@ impl Judge {
             at_budget: self.at_budgets(&scored, &curve),
         };
         (baseline.name.to_string(), report)
+    }
+
+    fn by_mode(&self, scored: &[Scored], threshold: Option<f64>) -> BTreeMap<String, ModeReport> {
+        let rule = self.rule.with_threshold(threshold.unwrap_or(f64::INFINITY));
+        let mut found: BTreeMap<&str, (Tally, Vec<f64>)> = BTreeMap::new();
+        for (one, modes) in scored.iter().zip(self.modes) {
+            let incidents = &one.track.incidents;
+            let mode_of = |start: Timestamp| {
+                let at = incidents.binary_search_by_key(&start, |incident| incident.start);
+                modes.get(at.ok()?).map(String::as_str)
+            };
+            let replay = one.replay(&rule);
+            for (start, lead) in &replay.incidents {
+                let Some(mode) = mode_of(*start) else {
+                    continue;
+                };
+                let (tally, leads) = found.entry(mode).or_default();
+                tally.incidents += 1;
+                tally.foreseen += u64::from(lead.is_some());
+                leads.extend(lead.map(|lead| lead.as_secs_f64()));
+            }
+            for (alarm, outcome) in &replay.alarms {
+                let by = matches!(outcome, Some(Outcome::Right | Outcome::Early));
+                let cause = one.cause(alarm).filter(|_| by).and_then(mode_of);
+                if let Some(mode) = cause {
+                    found.entry(mode).or_default().0.count(*outcome);
+                }
+            }
+        }
+        let report = |(mode, (tally, leads)): (&str, (Tally, Vec<f64>))| {
+            let report = ModeReport {
+                incidents: tally.incidents,
+                foreseen: tally.foreseen,
+                recall: tally.recall(),
+                right: tally.right,
+                early: tally.early,
+                lead_time_seconds: LeadTime::new(leads),
+            };
+            (mode.to_string(), report)
+        };
+        found.into_iter().map(report).collect()
     }
 
     fn by_target(
@@ -571,6 +645,24 @@ impl Evaluation {
                 }
             }
         }
+        if self.by_failure_mode.len() > 1 {
+            writeln!(
+                out,
+                "\n{:<34}{:>9}{:>8}{:>7}{:>6}{:>9}",
+                "failure modes, chosen threshold", "foreseen", "recall", "right", "early", "lead"
+            )?;
+            for (mode, one) in &self.by_failure_mode {
+                writeln!(
+                    out,
+                    "{mode:<34}{:>9}{:>8}{:>7}{:>6}{:>9}",
+                    format!("{}/{}", one.foreseen, one.incidents),
+                    percent(one.recall),
+                    one.right,
+                    one.early,
+                    lead(one.lead_time_seconds.p50),
+                )?;
+            }
+        }
         Ok(())
     }
 }
@@ -684,6 +776,14 @@ mod tests {
         let own: Scores = tracks.iter().map(|t| t.scores.clone()).collect();
         evaluate(&Input {
             tracks,
+            modes: &tracks
+                .iter()
+                .map(|track| {
+                    let modes = ["leak", "disk"].into_iter().cycle();
+                    let modes = modes.take(track.incidents.len());
+                    modes.map(String::from).collect()
+                })
+                .collect::<Vec<_>>(),
             members: &[("logistic_regression", flat(0.5)), ("xgboost", own)],
             baselines: &[Baseline {
                 name: "prior",
@@ -731,6 +831,15 @@ mod tests {
             ("/by_target/a/foreseen", 7.0),
             ("/baselines/prior/at_budget/7/foreseen", 0.0),
             ("/baselines/prior/average_precision", 210.0 / 20_160.0),
+            ("/by_failure_mode/leak/incidents", 4.0),
+            ("/by_failure_mode/disk/foreseen", 3.0),
+            ("/by_failure_mode/disk/right", 3.0),
+            ("/by_failure_mode/disk/lead_time_seconds/p90", 900.0),
+            ("/at_budget/7/foreseen_by_failure_mode/leak", 4.0),
+            (
+                "/baselines/prior/at_budget/7/foreseen_by_failure_mode/leak",
+                0.0,
+            ),
             // What claims nothing has no order, and pages nobody.
             ("/compared/our_rule/roc_auc", 0.5),
             ("/compared/our_rule/at_budget/7/alarms", 0.0),

@@ -13,7 +13,7 @@ use crate::labels::{self, Phase, RowLabel};
 use crate::model::{Matrix, Score};
 use crate::time::Timestamp;
 use crate::tracker::Tracker;
-use crate::types::{Incident, ServeMember, TargetId, TargetState};
+use crate::types::{FailureMode, Incident, ServeMember, TargetId, TargetState};
 
 /// A history replayed: a feature row for every grid point at which a target could be scored.
 pub struct Replay {
@@ -207,6 +207,17 @@ impl Replay {
             })
             .collect();
         let baselines = baselines::all(&tracks, signals, &raw, prior, &plan.rules, plan.fit.seed);
+        let mode = |target: &TargetId, incident: &Incident| {
+            let known = history.failure_mode(target, incident.start);
+            known.map_or("unknown", FailureMode::name).to_string()
+        };
+        let modes: Vec<Vec<String>> = tracks
+            .iter()
+            .map(|track| {
+                let incidents = track.incidents.iter();
+                incidents.map(|one| mode(&track.target, one)).collect()
+            })
+            .collect();
         let compared: Vec<_> = (history.compared().iter().enumerate())
             .map(|(i, name)| {
                 baselines::compared(name, &tracks, |target, t| {
@@ -221,6 +232,7 @@ impl Replay {
         evaluation::evaluate(&Input {
             tracks: &tracks,
             members: &members,
+            modes: &modes,
             baselines: &baselines,
             compared: &compared,
             rules: &plan.rules,
