@@ -2,19 +2,22 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wiremock::MockServer;
+use wiremock::matchers::path;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use forewarn::artifact;
 use forewarn::config::Config;
 use forewarn::evaluation::baselines::Prior;
 use forewarn::history::History;
 use forewarn::models;
+use forewarn::state::{AlertStatus, ReceivedAlert, Store};
 use forewarn::time::parse_time;
 use forewarn::training;
-use forewarn::types::ServeMember;
+use forewarn::types::{ServeMember, TargetId};
 
 use super::fleet::{MINUTES, ORIGIN, bundle, config, history, plan, record};
 use super::upstream::Prometheus;
@@ -50,11 +53,19 @@ impl Models {
         artifact::write(&bundle(), &dir, "# The card\n", &json!({})).expect("the model is written");
     }
 
-    /// The demo's config with `more` at its end.
-    fn configure(&mut self, more: &str) {
-        let demo = std::fs::read_to_string(&self.config).expect("a config");
+    /// The demo's config with more lines before the one with `failure.min_duration`, and at the end.
+    fn configure(&mut self, failure: &str, end: &str) {
+        let demo = std::fs::read_to_string("deploy/demo/config.yaml").expect("a config");
+        let (before, after) = demo
+            .split_once("  min_duration:")
+            .expect("the key is written");
+        let text = format!("{before}{failure}  min_duration:{after}{end}");
         self.config = self.path().join("config.yaml");
-        std::fs::write(&self.config, demo + more).expect("the folder can be written to");
+        std::fs::write(&self.config, text).expect("the folder can be written to");
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path().join("state")
     }
 
     fn run(&self, args: &[&str], input: &str) -> Output {
@@ -64,6 +75,7 @@ impl Models {
             .arg(&self.config)
             .env("FOREWARN_PROMETHEUS_URL", &self.url)
             .env("MODEL_PATH", self.path())
+            .env("DATA_PATH", self.state())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -424,8 +436,10 @@ async fn backtest_says_what_the_library_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn backtest_judges_what_the_config_says_to_compare_with() {
     let (_server, mut models) = upstream(later()).await;
-    models
-        .configure("compare: {busy: 'fleet_cpu_usage_percent{job=\"fleet\"}', oracle: nothing}\n");
+    models.configure(
+        "",
+        "compare: {busy: 'fleet_cpu_usage_percent{job=\"fleet\"}', oracle: nothing}\n",
+    );
     let (from, to) = (
         later().time(1440).to_string(),
         later().time(4000).to_string(),
@@ -457,6 +471,100 @@ async fn backtest_judges_what_the_config_says_to_compare_with() {
     let table = models.ok(&args, "");
     assert_eq!(table.matches("\n  busy ").count(), 4, "{table}");
     assert!(table.contains("\noracle, precision 0.89"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_received_by_webhook_are_failures_of_a_backtest_too() {
+    let (server, mut models) = upstream(later()).await;
+    let rules = json!({"status": "success", "data": {"groups": []}});
+    Mock::given(path("/api/v1/rules"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(rules))
+        .mount(&server)
+        .await;
+    let alerts = "  alerts: [{severity: critical}]\n";
+    models.configure(alerts, "");
+    let (from, to) = (
+        later().time(1440).to_string(),
+        later().time(4300).to_string(),
+    );
+    let args = [
+        "backtest", "--start", &from, "--end", &to, "--output", "json",
+    ];
+    let output = models.run(&args, "");
+    assert!(
+        text(&output.stderr).contains("no alerts of the webhook are used: there is no "),
+        "{}",
+        text(&output.stderr)
+    );
+    let without: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+
+    let failing = |target: &TargetId, i: usize| later().targets()[target].failing[i].is_some();
+    let is_quiet = |target: &TargetId, i: usize| (i - 150..i + 150).all(|j| !failing(target, j));
+    let (quiet, at) = later()
+        .targets()
+        .keys()
+        .find_map(|target| Some((target, (1700..4000).find(|&i| is_quiet(target, i))?)))
+        .expect("some target is well for five hours");
+    let (failed, start) = later()
+        .targets()
+        .keys()
+        .find_map(|target| Some((target, (1700..4000).find(|&i| failing(target, i))?)))
+        .expect("some target fails");
+    let alert = |name: &str, target: &TargetId, i: usize, own: bool| ReceivedAlert {
+        fingerprint: name.into(),
+        status: AlertStatus::Resolved,
+        labels: [
+            ("alertname", name),
+            ("instance", target.as_str()),
+            ("severity", "critical"),
+        ]
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .into(),
+        annotations: Default::default(),
+        starts_at: later().time(i).plus(Duration::from_secs(20)),
+        ends_at: Some(later().time(i + 4)),
+        own,
+    };
+    let unknown = TargetId::new("unknown");
+    let mut marked = alert("Marked", quiet, at + 120, false);
+    marked.labels.insert("forewarn".into(), "true".into());
+    Store::open(&models.state(), Duration::from_secs(86_400))
+        .and_then(|store| {
+            store.record_alerts(
+                ORIGIN,
+                &[
+                    alert("DiskFull", quiet, at, false),
+                    alert("Predicted", quiet, at + 120, true),
+                    marked,
+                    // The failure query said so before.
+                    alert("Late", failed, start, false),
+                    alert("Elsewhere", &unknown, at, false),
+                ],
+            )
+        })
+        .expect("the state can be written");
+    let with = models.json(&args, "");
+    let incidents = |report: &Value| report["incidents"].as_u64().expect("a number");
+    assert_eq!(incidents(&with), incidents(&without) + 1);
+    assert_eq!(with["targets"], without["targets"]);
+    let modes: Vec<(&String, u64)> = with["by_failure_mode"]
+        .as_object()
+        .expect("an object")
+        .iter()
+        .map(|(mode, report)| (mode, incidents(report)))
+        .collect();
+    assert_eq!(
+        modes,
+        [
+            (&"DiskFull".to_string(), 1),
+            (&"failure.queries[0]".to_string(), incidents(&without)),
+        ]
+    );
+
+    models.configure(alerts, "state: {enabled: false}\n");
+    let mut off = models.json(&args, "");
+    off["timing"] = without["timing"].clone();
+    assert_eq!(off, without);
 }
 
 #[tokio::test(flavor = "multi_thread")]
