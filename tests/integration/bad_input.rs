@@ -281,6 +281,17 @@ async fn queries_without_a_use_are_named_by_check_and_train() {
             place.check(&url, command, 1, &parts);
         }
     }
+    let compare = format!("{CONFIG}\ncompare: {{rule: up_rule, other: rule}}\n");
+    place.write("compare.yaml", &compare);
+    let (good, words) = (
+        prometheus(|| None, 1).await,
+        "check queries --config.file compare.yaml",
+    );
+    place.check(&good.uri(), words, 1, &["compare.rule returns nothing"]);
+    let output = place.command(&good.uri(), words).output();
+    let table = String::from_utf8_lossy(&output.expect("forewarn runs").stdout).into_owned();
+    assert!(table.contains("\ncompare.other "), "{table}");
+
     let part = "signals.memory_usage.query return";
     place.check(&empty.uri(), "check queries", 1, &[part, "nothing"]);
     let parts = [

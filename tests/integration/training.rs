@@ -239,7 +239,11 @@ fn the_label_report_says_what_looks_wrong() {
         // Nothing to see before it fails.
         ("late", _) if i < 500 => None,
         (_, 4) => Some(7.5),
-        (_, 5) => Some(if i % 2 == 0 { f64::INFINITY } else { f64::NAN }),
+        (_, 5) => Some(if i.is_multiple_of(2) {
+            f64::INFINITY
+        } else {
+            f64::NAN
+        }),
         _ => Some((i * (signal + 3) % 50) as f64),
     };
     let fails = |name: &str, i: usize| match name {
