@@ -280,3 +280,33 @@ fn extra_labels(labels: &BTreeMap<String, String>, config: &Config) -> Vec<(Stri
         .filter_map(found)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_says_what_kind_of_failure_it_is() {
+        let query = |is_alert| Query {
+            key: "failure.queries[1]".into(),
+            text: String::new(),
+            column: Column::Failing(Source::Query),
+            is_alert,
+        };
+        let labels: BTreeMap<String, String> = [("failure_mode", "leak"), ("alertname", "Down")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
+        let empty = [("failure_mode".into(), String::new())].into();
+        for (is_alert, labels, expected) in [
+            (false, &labels, FailureMode::Named("leak".into())),
+            (true, &labels, FailureMode::Alert("Down".into())),
+            (
+                false,
+                &empty,
+                FailureMode::Query("failure.queries[1]".into()),
+            ),
+        ] {
+            assert_eq!(failure_mode(&query(is_alert), labels), expected);
+        }
+    }
+}

@@ -291,7 +291,7 @@ impl<'a, W: Write> Page<'a, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fleet, TEST_FLEET};
+    use super::super::{BASE_HAZARD, Fleet, Oracle, TEST_FLEET};
     use super::*;
 
     fn text(write: impl Fn(&mut Vec<u8>, &[Target], &[Vec<Sample>])) -> String {
@@ -346,6 +346,33 @@ mod tests {
             [format!("{series} 1 60"), format!("{series} 0 120")]
         );
         assert!(oracle.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn an_outage_is_announced_when_its_beginning_was() {
+        let sample = |hazard: f64, up| Sample {
+            up,
+            reading: None,
+            oracle: Oracle {
+                hazard: hazard as f32,
+                probability: 0.0,
+                mode: Some(Mode::MemoryLeak),
+                severity: 0.5,
+            },
+        };
+        for (warned, announced) in [(14, false), (15, true)] {
+            let mut track = vec![sample(BASE_HAZARD, true); 30];
+            track.extend(vec![sample(11.0 * BASE_HAZARD, true); warned]);
+            track.extend(vec![sample(0.0, false); 3]);
+            track.push(sample(BASE_HAZARD, true));
+            let outages = outages(&track);
+            let (before, rest) = outages.split_at(30 + warned);
+            assert!(before.iter().chain(&rest[3..]).all(Option::is_none));
+            for outage in &rest[..3] {
+                assert_eq!(outage.map(|o| o.announced), Some(announced), "{warned}");
+            }
+        }
+        assert_eq!(failure_mode(Mode::MemoryLeak, true), "memory_leak");
     }
 
     #[test]
