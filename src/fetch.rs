@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::history::{Column, History};
 use crate::prometheus::{Answer, Client, QueryError};
 use crate::time::Timestamp;
-use crate::types::Source;
+use crate::types::{FailureMode, Source};
 use crate::webhook::{self, OwnAlerts};
 
 pub struct Fetched {
@@ -26,7 +26,9 @@ pub struct FetchReport {
     pub warnings: Vec<(String, String)>,
     /// Series of each signal.
     pub series: BTreeMap<String, usize>,
-    /// Config key of each signal for which several series name one target, whose samples then count as missing; and what to do.
+    /// Series of each score to compare with.
+    pub compared: BTreeMap<String, usize>,
+    /// Config key of each signal or score for which several series name one target, whose samples then count as missing; and what to do.
     pub duplicates: Vec<(String, String)>,
     /// Config keys whose series lack a target label.
     pub nameless: BTreeSet<String>,
@@ -74,6 +76,14 @@ impl FetchReport {
     }
 }
 
+/// What the history is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Serving,
+    /// Training, backtests and checks, which measure other scores too.
+    Evaluation,
+}
+
 struct Query {
     /// Where it stands in the config.
     key: String,
@@ -87,13 +97,17 @@ pub async fn fetch(
     client: &Client,
     config: &Config,
     own_alerts: &OwnAlerts,
-    start: Timestamp,
-    end: Timestamp,
+    purpose: Purpose,
+    (start, end): (Timestamp, Timestamp),
     progress: impl Fn(usize, usize),
 ) -> Fetched {
-    let queries = queries(config, own_alerts);
-    let total = queries.len();
+    let mut queries = queries(config, own_alerts);
     let mut history = History::new(config.signals.len(), start, end, config.step);
+    if purpose == Purpose::Evaluation {
+        history = history.with_compared(config.compare.keys().cloned().collect());
+        queries.extend(compared(config));
+    }
+    let total = queries.len();
     let mut report = FetchReport {
         queries: total,
         ..FetchReport::default()
@@ -112,7 +126,7 @@ pub async fn fetch(
                 match query.column {
                     Column::Failing(_) => history.failing_unanswered = true,
                     Column::Excluded => history.excluded_unanswered = true,
-                    Column::Signal(_) => (),
+                    Column::Signal(_) | Column::Compared(_) => (),
                 }
                 report.failed.push((query.key, error));
             }
@@ -161,6 +175,17 @@ fn queries(config: &Config, own_alerts: &OwnAlerts) -> Vec<Query> {
     queries
 }
 
+/// After all others, so that every target is known by then.
+fn compared(config: &Config) -> impl Iterator<Item = Query> {
+    let query = |(i, (name, text)): (usize, (&String, &String))| Query {
+        key: format!("compare.{name}"),
+        text: text.clone(),
+        column: Column::Compared(i),
+        is_alert: false,
+    };
+    config.compare.iter().enumerate().map(query)
+}
+
 /// Firing alerts that match, without those that our own predictions raised.
 fn alerts_query(matchers: &BTreeMap<String, String>, own_alerts: &OwnAlerts) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
@@ -182,10 +207,16 @@ fn insert(
     answer: Answer,
 ) {
     let no_mapping = BTreeMap::new();
-    if let Column::Signal(i) = query.column {
-        report
-            .series
-            .insert(config.signals[i].signal.name.clone(), answer.series.len());
+    match query.column {
+        Column::Signal(i) => {
+            let name = config.signals[i].signal.name.clone();
+            report.series.insert(name, answer.series.len());
+        }
+        Column::Compared(i) => {
+            let name = history.compared()[i].clone();
+            report.compared.insert(name, answer.series.len());
+        }
+        Column::Failing(_) | Column::Excluded => (),
     }
     report.warnings.extend(
         answer
@@ -206,12 +237,16 @@ fn insert(
             report.nameless.insert(query.key.clone());
             continue;
         };
+        let mode = matches!(query.column, Column::Failing(_)).then(|| failure_mode(query, &labels));
         let labels = extra_labels(&labels, config);
         if let Err(duplicate) =
             history.insert(query.column, target.clone(), labels, &series.samples)
         {
             example.get_or_insert_with(|| format!("{target} at {}", duplicate.at));
-            doubled.insert(target);
+            doubled.insert(target.clone());
+        }
+        if let Some(mode) = mode {
+            history.name_failures(&target, mode, series.samples.iter().map(|(t, _)| *t));
         }
     }
     if let Some(example) = example {
@@ -225,6 +260,17 @@ fn insert(
     }
 }
 
+/// What a series of a failure query says of the kind of failure.
+fn failure_mode(query: &Query, labels: &BTreeMap<String, String>) -> FailureMode {
+    let named = |label: &str| labels.get(label).filter(|name| !name.is_empty()).cloned();
+    let mode = if query.is_alert {
+        named("alertname").map(FailureMode::Alert)
+    } else {
+        named("failure_mode").map(FailureMode::Named)
+    };
+    mode.unwrap_or_else(|| FailureMode::Query(query.key.clone()))
+}
+
 fn extra_labels(labels: &BTreeMap<String, String>, config: &Config) -> Vec<(String, String)> {
     let found = |name: &String| Some((name.clone(), labels.get(name)?.clone()));
     config
@@ -233,4 +279,34 @@ fn extra_labels(labels: &BTreeMap<String, String>, config: &Config) -> Vec<(Stri
         .iter()
         .filter_map(found)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_says_what_kind_of_failure_it_is() {
+        let query = |is_alert| Query {
+            key: "failure.queries[1]".into(),
+            text: String::new(),
+            column: Column::Failing(Source::Query),
+            is_alert,
+        };
+        let labels: BTreeMap<String, String> = [("failure_mode", "leak"), ("alertname", "Down")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
+        let empty = [("failure_mode".into(), String::new())].into();
+        for (is_alert, labels, expected) in [
+            (false, &labels, FailureMode::Named("leak".into())),
+            (true, &labels, FailureMode::Alert("Down".into())),
+            (
+                false,
+                &empty,
+                FailureMode::Query("failure.queries[1]".into()),
+            ),
+        ] {
+            assert_eq!(failure_mode(&query(is_alert), labels), expected);
+        }
+    }
 }

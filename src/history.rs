@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use crate::labels::spells_to_failing;
 use crate::time::{Timestamp, millis};
-use crate::types::{Incident, Source, TargetId};
+use crate::types::{FailureMode, Incident, Source, TargetId};
+
+/// Failure modes that are told apart: a label with a name for each incident would make a report of nothing else.
+const MAX_MODES: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct History {
@@ -15,6 +18,9 @@ pub struct History {
     steps: usize,
     signals: usize,
     targets: BTreeMap<TargetId, TargetHistory>,
+    compared: Vec<String>,
+    /// Every failure mode that was named; targets hold places in this list.
+    modes: Vec<FailureMode>,
     /// Whether a query for failures, or for exclusions, got no answer: absence then says nothing.
     pub failing_unanswered: bool,
     pub excluded_unanswered: bool,
@@ -26,24 +32,30 @@ pub struct TargetHistory {
     pub labels: Vec<(String, String)>,
     /// One column per signal; NaN = missing.
     columns: Vec<Vec<f32>>,
+    /// One column per score to compare with; NaN = missing.
+    compared: Vec<Vec<f32>>,
     /// Who says that it fails.
     pub failing: Vec<Option<Source>>,
+    /// Of what kind, as 1 + the place in the history's list; 0 where nobody said. Empty until somebody does.
+    modes: Vec<u8>,
     pub excluded: Vec<bool>,
     /// Whether anything at all, a failure query included, returned a sample.
     pub seen: Vec<bool>,
-    /// Signal and grid index of samples that several series claimed.
-    disputed: HashSet<(usize, usize)>,
+    /// Column and grid index of samples that several series claimed.
+    disputed: HashSet<(Column, usize)>,
 }
 
 /// Where a series' samples belong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {
     Signal(usize),
     Failing(Source),
     Excluded,
+    /// A score to measure beside the model.
+    Compared(usize),
 }
 
-/// Two series of one signal name the same target at the same time.
+/// Two series of one signal or score name the same target at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duplicate {
     pub at: Timestamp,
@@ -58,9 +70,24 @@ impl History {
             steps: steps as usize,
             signals,
             targets: BTreeMap::new(),
+            compared: Vec::new(),
+            modes: Vec::new(),
             failing_unanswered: false,
             excluded_unanswered: false,
         }
+    }
+
+    /// The same with room for scores to compare with.
+    pub fn with_compared(self, names: Vec<String>) -> Self {
+        Self {
+            compared: names,
+            ..self
+        }
+    }
+
+    /// Names of the scores to compare with, in the order of their columns.
+    pub fn compared(&self) -> &[String] {
+        &self.compared
     }
 
     pub fn step(&self) -> Duration {
@@ -75,6 +102,11 @@ impl History {
         Timestamp(self.start.0 + index as i64 * millis(self.step))
     }
 
+    /// The grid point at or before `t`; `None` outside of the stretch.
+    pub fn index(&self, t: Timestamp) -> Option<usize> {
+        index(t, self.start, self.step, self.steps)
+    }
+
     pub fn times(&self) -> impl Iterator<Item = Timestamp> + '_ {
         (0..self.steps).map(|i| self.time(i))
     }
@@ -84,6 +116,7 @@ impl History {
     }
 
     /// Adds a series of a target. A sample that several series claim is forgotten: none is known to be right.
+    /// A score to compare with makes no target, and does not show that one is there.
     pub fn insert(
         &mut self,
         column: Column,
@@ -91,43 +124,99 @@ impl History {
         labels: Vec<(String, String)>,
         samples: &[(Timestamp, f64)],
     ) -> Result<(), Duplicate> {
-        let (start, step, steps, signals) =
-            (self.start.0, millis(self.step), self.steps, self.signals);
+        if let Column::Compared(_) = column
+            && !self.targets.contains_key(&target)
+        {
+            return Ok(());
+        }
         let entry = self
             .targets
             .entry(target)
-            .or_insert_with(|| TargetHistory::new(signals, steps));
+            .or_insert_with(|| TargetHistory::new(self.signals, self.compared.len(), self.steps));
         if entry.labels.is_empty() {
             entry.labels = labels;
         }
         let mut duplicate = None;
         for (t, value) in samples {
-            let index = (t.0 - start).div_euclid(step);
-            if !(0..steps as i64).contains(&index) {
+            let Some(index) = index(*t, self.start, self.step, self.steps) else {
                 continue;
-            }
-            let index = index as usize;
-            entry.seen[index] = true;
-            match column {
-                Column::Failing(source) => entry.fails(index, source),
-                Column::Excluded => entry.excluded[index] = true,
-                Column::Signal(signal) => {
-                    let slot = &mut entry.columns[signal][index];
-                    if !slot.is_nan() || entry.disputed.contains(&(signal, index)) {
-                        *slot = f32::NAN;
-                        entry.disputed.insert((signal, index));
-                        duplicate.get_or_insert(Duplicate { at: *t });
-                    } else {
-                        *slot = *value as f32;
-                    }
+            };
+            entry.seen[index] |= !matches!(column, Column::Compared(_));
+            let slot = match column {
+                Column::Failing(source) => {
+                    entry.fails(index, source);
+                    continue;
                 }
+                Column::Excluded => {
+                    entry.excluded[index] = true;
+                    continue;
+                }
+                Column::Signal(signal) => &mut entry.columns[signal][index],
+                Column::Compared(score) => &mut entry.compared[score][index],
+            };
+            if !slot.is_nan() || entry.disputed.contains(&(column, index)) {
+                *slot = f32::NAN;
+                entry.disputed.insert((column, index));
+                duplicate.get_or_insert(Duplicate { at: *t });
+            } else {
+                *slot = *value as f32;
             }
         }
         duplicate.map_or(Ok(()), Err)
     }
 
+    /// Says of what kind the failures of a target at these times are.
+    pub fn name_failures(
+        &mut self,
+        target: &TargetId,
+        mode: FailureMode,
+        times: impl IntoIterator<Item = Timestamp>,
+    ) {
+        let named = self.place(mode);
+        let Some(entry) = self.targets.get_mut(target) else {
+            return;
+        };
+        entry.modes.resize(self.steps, 0);
+        for t in times {
+            let Some(index) = index(t, self.start, self.step, self.steps) else {
+                continue;
+            };
+            let slot = &mut entry.modes[index];
+            let known = usize::from(*slot).checked_sub(1).map(|at| &self.modes[at]);
+            if known.is_none_or(|known| self.modes[usize::from(named) - 1] < *known) {
+                *slot = named;
+            }
+        }
+    }
+
+    /// 1 + the mode's place in the list. Once that is full, what is new is [`FailureMode::Other`], its last entry.
+    fn place(&mut self, mode: FailureMode) -> u8 {
+        let full = self.modes.len() + 1 >= MAX_MODES;
+        let known = self.modes.iter().position(|known| *known == mode);
+        let at = known.unwrap_or_else(|| {
+            if self.modes.len() < MAX_MODES {
+                self.modes
+                    .push(if full { FailureMode::Other } else { mode });
+            }
+            self.modes.len() - 1
+        });
+        at as u8 + 1
+    }
+
+    /// Of what kind a target's failure at this time is.
+    pub fn failure_mode(&self, target: &TargetId, t: Timestamp) -> Option<&FailureMode> {
+        let place = *self.targets.get(target)?.modes.get(self.index(t)?)?;
+        self.modes.get(usize::from(place).checked_sub(1)?)
+    }
+
     /// Marks spells that something other than a query reported, also of a target without any sample.
-    pub fn mark_failing(&mut self, source: Source, target: &TargetId, spells: &[Incident]) {
+    pub fn mark_failing(
+        &mut self,
+        source: Source,
+        mode: FailureMode,
+        target: &TargetId,
+        spells: &[Incident],
+    ) {
         let grid: Vec<Timestamp> = self.times().collect();
         let failing = spells_to_failing(spells, &grid);
         if !failing.contains(&true) {
@@ -136,20 +225,32 @@ impl History {
         let entry = self
             .targets
             .entry(target.clone())
-            .or_insert_with(|| TargetHistory::new(self.signals, self.steps));
+            .or_insert_with(|| TargetHistory::new(self.signals, self.compared.len(), self.steps));
         for index in (0..self.steps).filter(|&index| failing[index]) {
             entry.seen[index] = true;
             entry.fails(index, source);
         }
+        let marked = grid
+            .into_iter()
+            .zip(failing)
+            .filter(|(_, failing)| *failing);
+        self.name_failures(target, mode, marked.map(|(t, _)| t));
     }
 }
 
+fn index(t: Timestamp, start: Timestamp, step: Duration, steps: usize) -> Option<usize> {
+    let index = usize::try_from((t.0 - start.0).div_euclid(millis(step))).ok()?;
+    (index < steps).then_some(index)
+}
+
 impl TargetHistory {
-    fn new(signals: usize, steps: usize) -> Self {
+    fn new(signals: usize, compared: usize, steps: usize) -> Self {
         Self {
             labels: Vec::new(),
             columns: vec![vec![f32::NAN; steps]; signals],
+            compared: vec![vec![f32::NAN; steps]; compared],
             failing: vec![None; steps],
+            modes: Vec::new(),
             excluded: vec![false; steps],
             seen: vec![false; steps],
             disputed: HashSet::new(),
@@ -163,6 +264,10 @@ impl TargetHistory {
 
     pub fn column(&self, signal: usize) -> &[f32] {
         &self.columns[signal]
+    }
+
+    pub fn compared(&self, score: usize) -> &[f32] {
+        &self.compared[score]
     }
 
     /// The samples of all signals at one grid point; NaN = missing.
@@ -225,6 +330,79 @@ mod tests {
     }
 
     #[test]
+    fn of_several_modes_at_once_the_first_in_order_counts_whatever_came_first() {
+        let target = TargetId::new("a");
+        let modes = [
+            FailureMode::Query("failure.queries[0]".into()),
+            FailureMode::Named("leak".into()),
+            FailureMode::Named("disk".into()),
+            FailureMode::Alert("Down".into()),
+        ];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0]] {
+            let mut history = history();
+            let samples: Vec<_> = (100..104).map(|m| (at(m), 1.0)).collect();
+            history
+                .insert(
+                    Column::Failing(Source::Query),
+                    target.clone(),
+                    vec![],
+                    &samples,
+                )
+                .unwrap();
+            for i in order {
+                // Each mode is said of one minute more than the one before.
+                let times = (100..101 + i as i64).map(at);
+                history.name_failures(&target, modes[i].clone(), times);
+            }
+            let found: Vec<_> = (100..105)
+                .map(|m| history.failure_mode(&target, at(m)).map(FailureMode::name))
+                .collect();
+            let expected = [Some("disk"), Some("disk"), Some("disk"), Some("Down"), None];
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn too_many_modes_are_one() {
+        let (mut history, target) = (history(), TargetId::new("a"));
+        history
+            .insert(
+                Column::Failing(Source::Query),
+                target.clone(),
+                vec![],
+                &[(at(100), 1.0)],
+            )
+            .unwrap();
+        for i in (0..300).rev() {
+            let mode = FailureMode::Named(format!("incident-{i:03}"));
+            history.name_failures(&target, mode, [at(100 + i % 5)]);
+        }
+        let last = history.failure_mode(&target, at(100));
+        assert_eq!(last.map(FailureMode::name), Some("incident-205"));
+        assert_eq!(history.modes.len(), MAX_MODES);
+        assert_eq!(history.modes.last(), Some(&FailureMode::Other));
+    }
+
+    #[test]
+    fn a_score_to_compare_with_makes_no_target() {
+        let mut history = history().with_compared(vec!["rule".into()]);
+        let mut insert = |column, name: &str| {
+            history.insert(column, TargetId::new(name), vec![], &[(at(101), 2.0)])
+        };
+        assert_eq!(insert(Column::Signal(0), "a"), Ok(()));
+        assert_eq!(insert(Column::Compared(0), "a"), Ok(()));
+        assert_eq!(insert(Column::Compared(0), "b"), Ok(()));
+        assert_eq!(
+            insert(Column::Compared(0), "a"),
+            Err(Duplicate { at: at(101) })
+        );
+        assert_eq!(history.targets().len(), 1);
+        let target = &history.targets()[&TargetId::new("a")];
+        assert!(target.compared(0)[1].is_nan());
+        assert_eq!(target.column(0)[1], 2.0);
+    }
+
+    #[test]
     fn a_third_series_does_not_settle_what_two_disputed() {
         let mut history = history();
         let target = TargetId::new("a");
@@ -260,6 +438,7 @@ mod tests {
         };
         history.mark_failing(
             Source::Webhook,
+            FailureMode::Alert("Down".into()),
             &target,
             &[
                 spell(Timestamp(at(101).0 - 1), at(103)),

@@ -18,7 +18,7 @@ use crate::model::FitParams;
 use crate::report::{self, Case, Kind, Subject, number, percent};
 use crate::time::{format_duration, format_moment};
 use crate::tracker::Limits;
-use crate::training::{FEW_INCIDENTS, LabelReport, Plan, Replay, Trained};
+use crate::training::{LabelReport, Plan, Replay, Trained};
 use crate::types::Signal;
 
 /// Above every probability: without a threshold within the budget nothing pages.
@@ -166,13 +166,14 @@ pub fn write_up(
 /// What there is to learn from, in words.
 pub fn label_report(report: &LabelReport) -> String {
     let mut text = format!(
-        "labels   {} to {}\n         {} targets, {} rows, {} positive (base rate {:.4})\n         {} incidents, {} with scored rows before them; on {} targets\n         left out: {} rows in incidents, recovery or maintenance, {} with too little data, {} whose horizon is not fully observed\n",
+        "labels   {} to {}\n         {} targets, {} rows, {} positive (base rate {:.4}); {} more would be with enough data\n         {} incidents, {} with scored rows before them; on {} targets\n         left out: {} rows in incidents, recovery or maintenance, {} with too little data, {} whose horizon is not fully observed\n",
         report.start,
         report.end,
         report.targets,
         report.rows,
         report.positives,
         report.base_rate,
+        report.positives_without_history,
         report.incidents,
         report.incidents_with_history,
         report.incidents_by_target.len(),
@@ -190,17 +191,27 @@ pub fn label_report(report: &LabelReport) -> String {
     if !most.is_empty() {
         text.push_str(&format!("         most: {}\n", most.join(", ")));
     }
+    let by = |counts: &mut dyn Iterator<Item = (&str, usize)>| {
+        let counts: Vec<String> = counts.map(|(what, n)| format!("{what} {n}")).collect();
+        counts.join(", ")
+    };
+    if report.incidents > 0 {
+        let months = report.incidents_by_month.iter();
+        let sources = report.incidents_by_source.iter();
+        text.push_str(&format!(
+            "         by month: {}\n         by source: {}\n",
+            by(&mut months.map(|(month, n)| (month.as_str(), *n))),
+            by(&mut sources.map(|(source, n)| (*source, *n))),
+        ));
+    }
     let coverage: Vec<String> = report
         .coverage
         .iter()
         .map(|(name, share)| format!("{name} {:.1} %", 100.0 * share))
         .collect();
     text.push_str(&format!("coverage {}\n", coverage.join(", ")));
-    if report.incidents < FEW_INCIDENTS {
-        text.push_str(&format!(
-            "warning: {} incidents are too few for figures to trust: widen train.range or choose a failure definition that happens more often\n",
-            report.incidents
-        ));
+    for warning in &report.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
     }
     text
 }

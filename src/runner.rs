@@ -12,14 +12,14 @@ use crate::assessment::{Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::cycle::{Fleet, Settings};
 use crate::evaluation::AlarmRule;
-use crate::fetch::{self, FetchReport, Fetched};
+use crate::fetch::{self, FetchReport, Fetched, Purpose};
 use crate::prometheus::{Client, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::App;
-use crate::state::{AlarmRecord, IncidentRecord, StateError, Store};
+use crate::state::{AlarmRecord, IncidentRecord, StateError, Store, StoredAlert};
 use crate::time::{Timestamp, millis};
 use crate::training::Plan;
-use crate::types::{Incident, Source, TargetId};
+use crate::types::TargetId;
 use crate::webhook::{self, OwnAlerts};
 
 /// Name of the scoreboard's state in the store.
@@ -164,7 +164,15 @@ impl Runner {
         let Fetched {
             mut history,
             report,
-        } = fetch::fetch(&self.client, config, &own, start, t, |_, _| ()).await;
+        } = fetch::fetch(
+            &self.client,
+            config,
+            &own,
+            Purpose::Serving,
+            (start, t),
+            |_, _| (),
+        )
+        .await;
         phase(&app, "query", began);
         self.log(&report);
         for (signal, series) in &report.series {
@@ -179,14 +187,10 @@ impl Runner {
             return;
         }
         if let Some(store) = app.store.clone() {
-            match spells(store, &app, start, t, &own).await {
-                Ok(spells) => {
-                    for (target, spells) in &spells {
-                        // An alert alone makes no target.
-                        if self.fleet.contains(target) || history.targets().contains_key(target) {
-                            history.mark_failing(Source::Webhook, target, spells);
-                        }
-                    }
+            match received(store, &app, start, t).await {
+                Ok(alerts) => {
+                    let is_known = |target: &TargetId| self.fleet.contains(target);
+                    webhook::mark_failing(&mut history, &alerts, config, &own, is_known);
                 }
                 Err(error) => warn!("cannot read the alerts received by webhook: {error}"),
             }
@@ -421,23 +425,16 @@ fn record(
     }
 }
 
-async fn spells(
+async fn received(
     store: Store,
     app: &App,
     start: Timestamp,
     t: Timestamp,
-    own: &OwnAlerts,
-) -> anyhow::Result<BTreeMap<TargetId, Vec<Incident>>> {
+) -> anyhow::Result<Vec<StoredAlert>> {
     if app.config.failure.alerts.is_empty() {
-        return Ok(Default::default());
+        return Ok(Vec::new());
     }
-    let alerts = tokio::task::spawn_blocking(move || store.alerts(start, t)).await??;
-    Ok(webhook::failing_from_alerts(
-        &alerts,
-        &app.config.failure,
-        &app.config.targets,
-        own,
-    ))
+    Ok(tokio::task::spawn_blocking(move || store.alerts(start, t)).await??)
 }
 
 /// Alerts that Prometheus evaluates on forewarn's own metrics.

@@ -101,7 +101,7 @@ pub struct Incident {
 }
 
 /// What told us that a target fails; of several at once the first counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// `failure.queries`
@@ -120,6 +120,29 @@ impl Source {
             Source::Query => "query",
             Source::Alerts => "alerts",
             Source::Webhook => "webhook",
+        }
+    }
+}
+
+/// What kind of failure an incident is, as far as its source tells. Only reports know it: nothing is
+/// learned from it. Of several that are said of one sample the first in this order counts, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureMode {
+    /// Label `failure_mode` of a failure query's series.
+    Named(String),
+    /// Name of the alert.
+    Alert(String),
+    /// Config key of the query that has no more to say.
+    Query(String),
+    /// There are too many to tell apart.
+    Other,
+}
+
+impl FailureMode {
+    pub fn name(&self) -> &str {
+        match self {
+            FailureMode::Named(name) | FailureMode::Alert(name) | FailureMode::Query(name) => name,
+            FailureMode::Other => "other",
         }
     }
 }

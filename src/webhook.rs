@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use crate::config::{FailureConfig, TargetsConfig};
+use crate::config::{Config, FailureConfig, TargetsConfig};
+use crate::history::History;
 use crate::state::{AlertStatus, ReceivedAlert, Store, StoredAlert};
 use crate::time::Timestamp;
-use crate::types::{Incident, TargetId};
+use crate::types::{FailureMode, Incident, Source, TargetId};
 
 const MAX_ALERTS: usize = 10_000;
 /// Of the labels and annotations of one alert.
@@ -281,15 +282,33 @@ pub fn target_of(
     Some(TargetId::new(values.join("/")))
 }
 
-/// Spells in which alerts say that a target fails: apart and in order of time.
+/// Marks what received alerts say of targets: of those in the history and those that `is_known`, because an
+/// alert alone makes no target.
+pub fn mark_failing(
+    history: &mut History,
+    alerts: &[StoredAlert],
+    config: &Config,
+    own: &OwnAlerts,
+    is_known: impl Fn(&TargetId) -> bool,
+) {
+    let spells = failing_from_alerts(alerts, &config.failure, &config.targets, own);
+    for ((target, name), spells) in &spells {
+        if is_known(target) || history.targets().contains_key(target) {
+            let mode = FailureMode::Alert(name.clone());
+            history.mark_failing(Source::Webhook, mode, target, spells);
+        }
+    }
+}
+
+/// Spells in which alerts of one name say that a target fails: apart and in order of time.
 /// Whether an alert is our own is asked again, because rules are often read after it arrived.
-pub fn failing_from_alerts(
+fn failing_from_alerts(
     alerts: &[StoredAlert],
     failure: &FailureConfig,
     targets: &TargetsConfig,
     own: &OwnAlerts,
-) -> BTreeMap<TargetId, Vec<Incident>> {
-    let mut spells: BTreeMap<TargetId, Vec<Incident>> = BTreeMap::new();
+) -> BTreeMap<(TargetId, String), Vec<Incident>> {
+    let mut spells: BTreeMap<_, Vec<Incident>> = BTreeMap::new();
     for alert in alerts {
         let is_failure = !alert.own
             && !own.contains(&alert.labels)
@@ -301,7 +320,8 @@ pub fn failing_from_alerts(
         if is_failure
             && let Some(target) = target_of(&alert.labels, targets, &failure.target_labels)
         {
-            spells.entry(target).or_default().push(Incident {
+            let name = alert.labels.get("alertname").cloned().unwrap_or_default();
+            spells.entry((target, name)).or_default().push(Incident {
                 start: alert.starts_at,
                 end: alert.ends_at,
             });
@@ -635,12 +655,14 @@ mod tests {
             start: Timestamp(start),
             end: end.map(Timestamp),
         };
+        let of = |target: &str, name: &str| (TargetId::new(target), name.to_string());
         let expected = BTreeMap::from([
+            (of("a", "Down"), vec![spell(10, Some(25)), spell(40, None)]),
             (
-                TargetId::new("a"),
-                vec![spell(10, Some(25)), spell(30, None)],
+                of("a", "Slow"),
+                vec![spell(30, Some(40)), spell(60, Some(70))],
             ),
-            (TargetId::new("b"), vec![spell(10, Some(20))]),
+            (of("b", "Down"), vec![spell(10, Some(20))]),
         ]);
         assert_eq!(found, expected);
     }

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
 use crate::config::Config;
-use crate::fetch::{self, Fetched};
+use crate::fetch::{self, Fetched, Purpose};
+use crate::history::TargetHistory;
 use crate::prometheus::Client;
 use crate::time::{Timestamp, format_duration, parse_duration};
 use crate::webhook::OwnAlerts;
@@ -79,8 +80,8 @@ fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
         &client,
         &config,
         &OwnAlerts::default(),
-        start,
-        end,
+        Purpose::Evaluation,
+        (start, end),
         |_, _| (),
     ));
     let rows = rows(&config, &fetched, start);
@@ -127,6 +128,15 @@ fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
             .filter(|(_, series)| **series == 0)
             .map(|(name, _)| format!("signals.{name}.query returns nothing: try it in Prometheus' own page, and check the job's name and the exporter")),
     );
+    problems.extend(
+        report
+            .compared
+            .iter()
+            .filter(|(_, series)| **series == 0)
+            .map(|(name, _)| {
+                format!("compare.{name} returns nothing: try it in Prometheus' own page")
+            }),
+    );
     if !problems.is_empty() {
         bail!("the queries have problems:\n  {}", problems.join("\n  "));
     }
@@ -135,8 +145,8 @@ fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
 
 fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<serde_json::Value> {
     let history = &fetched.history;
-    let row = |(i, signal): (usize, &crate::config::SignalConfig)| {
-        let columns = || history.targets().values().map(|t| t.column(i));
+    let row = |name: String, column: &dyn Fn(&TargetHistory) -> &[f32]| {
+        let columns = || history.targets().values().map(column);
         let targets = columns().filter(|c| c.iter().any(|v| !v.is_nan())).count();
         let present: usize = columns().flatten().filter(|v| !v.is_nan()).count();
         let points = targets * history.steps();
@@ -147,14 +157,24 @@ fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<serde_json:
             .next();
         let first = (0..history.steps()).find(|&step| columns().any(|c| !c[step].is_nan()));
         json!({
-            "signal": signal.signal.name,
+            "signal": name,
             "targets": targets,
             "missing": missing,
             "last_value": last.map(|v| format!("{v:.4}")),
             "first_sample": first.map(|step| history.time(step).max(start).to_string()),
         })
     };
-    config.signals.iter().enumerate().map(row).collect()
+    let signals = config
+        .signals
+        .iter()
+        .enumerate()
+        .map(|(i, signal)| row(signal.signal.name.clone(), &|t| t.column(i)));
+    let compared = history
+        .compared()
+        .iter()
+        .enumerate()
+        .map(|(i, name)| row(format!("compare.{name}"), &|t| t.compared(i)));
+    signals.chain(compared).collect()
 }
 
 fn model(args: ModelArgs) -> anyhow::Result<()> {

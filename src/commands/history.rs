@@ -5,12 +5,18 @@ use anyhow::{Context, bail};
 use super::Usage;
 use super::progress::Bars;
 use crate::config::Config;
-use crate::fetch::{self, Fetched};
+use crate::fetch::{self, Fetched, Purpose};
 use crate::history::History;
 use crate::prometheus::Client;
 use crate::runner;
-use crate::time::{Timestamp, format_duration, parse_time};
-use crate::webhook::OwnAlerts;
+use crate::state::{StateError, Store};
+use crate::time::{Timestamp, format_duration, millis, parse_time};
+use crate::webhook::{self, OwnAlerts};
+
+/// Grid points of one target at most: almost two years of minutes.
+const MAX_STEPS: i64 = 1_000_000;
+/// Grid points of all targets at most; each takes some 200 bytes of memory.
+const MAX_POINTS: i64 = 100_000_000;
 
 /// The instant that a flag gives.
 pub fn time(flag: &'static str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
@@ -29,7 +35,19 @@ pub fn range(
     if start >= end {
         return Err(Usage(format!("--start {start} is not before --end {end}")).into());
     }
+    let steps = steps(config, start, end);
+    if steps > MAX_STEPS {
+        return Err(Usage(format!(
+            "{start} to {end} is {steps} steps of {}, at most {MAX_STEPS} can be read: choose a later --start",
+            format_duration(config.step)
+        ))
+        .into());
+    }
     Ok((start, end))
+}
+
+fn steps(config: &Config, start: Timestamp, end: Timestamp) -> i64 {
+    (end.0 - start.0) / millis(config.step) + 1
 }
 
 /// Reads a history. Refuses what would teach or show something wrong: failed queries, duplicates,
@@ -67,11 +85,19 @@ async fn fetch_history(
         format_duration(config.step),
         config.prometheus.url
     );
-    let Fetched { history, report } =
-        fetch::fetch(&client, config, &own_alerts, start, end, |done, total| {
-            bars.show("queries", done as f64 / total as f64)
-        })
-        .await;
+    check_size(&client, config, start, end).await?;
+    let Fetched {
+        mut history,
+        report,
+    } = fetch::fetch(
+        &client,
+        config,
+        &own_alerts,
+        Purpose::Evaluation,
+        (start, end),
+        |done, total| bars.show("queries", done as f64 / total as f64),
+    )
+    .await;
     bars.finish();
     if !report.failed.is_empty() {
         bail!(
@@ -109,6 +135,11 @@ async fn fetch_history(
             "warning: signals.{name}.query returned no series between {range}: its features will be missing"
         );
     }
+    for (name, _) in report.compared.iter().filter(|(_, series)| **series == 0) {
+        eprintln!(
+            "warning: compare.{name} returned no series between {range}: it will look as if it had never warned"
+        );
+    }
     for key in &report.nameless {
         eprintln!(
             "warning: {key} returned series without the label {}, which were left out",
@@ -129,5 +160,62 @@ async fn fetch_history(
             partial.len()
         );
     }
+    add_received(&mut history, config, &own_alerts, start, end)?;
     Ok(history)
+}
+
+/// Refuses what would not fit in memory, before anything of it is read. The targets are counted at the end of the
+/// range; where that fails the queries themselves will say why.
+async fn check_size(
+    client: &Client,
+    config: &Config,
+    start: Timestamp,
+    end: Timestamp,
+) -> anyhow::Result<()> {
+    let Some(signal) = config.signals.first() else {
+        return Ok(());
+    };
+    let newest = client.range(&signal.query, end, end, config.step).await;
+    let targets = newest.map_or(0, |answer| answer.series.len() as i64);
+    let points = targets * steps(config, start, end);
+    if points > MAX_POINTS {
+        bail!(
+            "{targets} targets from {start} to {end} at a step of {} are {points} points, at most {MAX_POINTS} fit: choose a later --start or a longer step, or let the queries select fewer targets",
+            format_duration(config.step)
+        );
+    }
+    Ok(())
+}
+
+/// Marks what the webhook has received, as a cycle does. Without stored alerts the queries alone say what failed.
+fn add_received(
+    history: &mut History,
+    config: &Config,
+    own: &OwnAlerts,
+    start: Timestamp,
+    end: Timestamp,
+) -> anyhow::Result<()> {
+    if config.failure.alerts.is_empty() || !config.state.enabled {
+        return Ok(());
+    }
+    let store = match Store::open_read_only(&config.state.path) {
+        Ok(store) => store,
+        Err(StateError::Missing { path }) => {
+            eprintln!(
+                "no alerts of the webhook are used: there is no {}",
+                path.display()
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(error).context("cannot read the alerts received by webhook"),
+    };
+    let alerts = store
+        .alerts(start, end)
+        .context("cannot read the alerts received by webhook")?;
+    eprintln!(
+        "{} alerts of this time were received by webhook",
+        alerts.len()
+    );
+    webhook::mark_failing(history, &alerts, config, own, |_| false);
+    Ok(())
 }

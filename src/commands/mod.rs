@@ -44,6 +44,7 @@ enum Command {
     /// The history before the start that windows need is read too. Alarms are cut at the model's own threshold.
     /// The baselines that learn (prior, time_of_day) know what the model's training rows taught them, nothing
     /// of this range; of an imported model only the base rate is known, so that time_of_day equals prior.
+    /// Scores under `compare` in the config are judged in the same way as the baselines.
     Backtest(backtest::BacktestArgs),
     /// Score rows from a file: the answers of the API.
     ///

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::history;
@@ -65,6 +65,9 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let report = replay.report(&fetched, &plan);
     bars.finish();
     eprintln!("{}", learning::label_report(&report));
+    if let Some(why) = report.refusal(args.force) {
+        bail!("{why}");
+    }
 
     let fitting = Instant::now();
     let trained = training::train(&fetched, &replay, &plan, args.force, &progress)?;

@@ -285,6 +285,13 @@ pub(super) fn signal_name(name: &str) -> Result<(), String> {
     Err("is not a signal name; it must match [a-z_][a-z0-9_]*".into())
 }
 
+pub(super) fn score_name(name: &str) -> Result<(), String> {
+    if is_name(name, |c| c.is_ascii_lowercase() || c == '_') {
+        return Ok(());
+    }
+    Err("is not the name of a score; it must match [a-z_][a-z0-9_]*".into())
+}
+
 /// Characters that fit `letter`, or digits but not at the start.
 fn is_name(name: &str, letter: fn(char) -> bool) -> bool {
     name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())

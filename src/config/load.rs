@@ -96,6 +96,7 @@ fn config(root: &Section) -> Config {
     Config {
         failure: root.section("failure", |s| failure(s, &targets.label)),
         exclude: root.list("exclude", check::query),
+        compare: root.section("compare", compare),
         features: root.section("features", features),
         train: root.section("train", |s| train(s, sound_horizon)),
         model: root.section("model", |s| ModelConfig {
@@ -297,6 +298,17 @@ fn failure(s: &Section, target: &[String]) -> FailureConfig {
         s.report("", "says nothing; write at least one of queries and alerts");
     }
     config
+}
+
+fn compare(s: &Section) -> BTreeMap<String, String> {
+    let score = |name: &str| {
+        let query = s.get(name, check::query);
+        if let Err(message) = check::score_name(name) {
+            s.report(name, message);
+        }
+        Some((name.to_owned(), query?))
+    };
+    s.names().into_iter().filter_map(score).collect()
 }
 
 fn features(s: &Section) -> FeaturesConfig {
@@ -508,7 +520,7 @@ failure: {zzzzzzzz: 1}
             .filter_map(|line| line.split_once("known here: "))
             .flat_map(|(_, keys)| keys.split(", "))
             .collect();
-        assert_eq!(known.len(), 80, "{known:?}");
+        assert_eq!(known.len(), 81, "{known:?}");
         for key in known {
             assert!(
                 SHIPPED.contains(&format!("{key}:")),
@@ -547,6 +559,7 @@ prometheus:
 targets: {{label: [namespace, pod], extra_labels: []}}
 query_offset: 30s
 exclude: [maintenance == 1]
+compare: {{our_rule: ' disk_full '}}
 train:
   seed: 18446744073709551615
   imbalance: none
@@ -587,6 +600,7 @@ log: {{level: DEBUG}}
             (config.query_offset, config.exclude),
             (30 * SECOND, vec!["maintenance == 1".to_owned()])
         );
+        assert_eq!(config.compare["our_rule"], "disk_full");
         assert_eq!(
             (config.train.seed, config.train.imbalance),
             (u64::MAX, Imbalance::None)

@@ -33,6 +33,8 @@ pub struct Config {
     pub failure: FailureConfig,
     /// Queries that return a sample while a target is under maintenance.
     pub exclude: Vec<String>,
+    /// Name and query of scores to measure beside the model; `train` and `backtest` only.
+    pub compare: BTreeMap<String, String>,
     pub features: FeaturesConfig,
     pub train: TrainConfig,
     pub model: ModelConfig,

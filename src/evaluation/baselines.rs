@@ -14,8 +14,8 @@ use crate::types::{Incident, Signal, TargetId};
 
 /// Name in the report and scores, one per row of each track.
 #[derive(Clone, Debug)]
-pub struct Baseline {
-    pub name: &'static str,
+pub struct Baseline<'a> {
+    pub name: &'a str,
     pub is_probability: bool,
     pub scores: Scores,
 }
@@ -94,7 +94,7 @@ pub fn all(
     prior: &Prior,
     rules: &FailureRules,
     seed: u64,
-) -> Vec<Baseline> {
+) -> Vec<Baseline<'static>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let with_raw = |score: &dyn Fn(&RawSeries, usize) -> Option<f64>| {
         each_row(tracks, |track, t| {
@@ -136,6 +136,36 @@ pub fn all(
             each_row(tracks, |_, t| Some(prior.hourly[hour(t)])),
         ),
     ]
+}
+
+/// The name under which the true risk is reported, as a probability.
+pub const ORACLE: &str = "oracle";
+
+/// A score that somebody else claims for the rows of the tracks; `at` is NaN where nothing is claimed,
+/// which counts as the lowest score there is: that rule said nothing, so it would not have paged.
+pub fn compared<'a>(
+    name: &'a str,
+    tracks: &[Track],
+    mut at: impl FnMut(&TargetId, Timestamp) -> f32,
+) -> Baseline<'a> {
+    let is_probability = name == ORACLE;
+    let lowest = if is_probability {
+        0.0
+    } else {
+        f64::NEG_INFINITY
+    };
+    let scores = each_row(tracks, |track, t| {
+        let claimed = at(&track.target, t);
+        Some(match claimed.is_nan() {
+            true => lowest,
+            false => f64::from(claimed.clamp(f32::MIN, f32::MAX)),
+        })
+    });
+    Baseline {
+        name,
+        is_probability,
+        scores,
+    }
 }
 
 /// A row that the track does not score is not scored.

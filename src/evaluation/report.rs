@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::alarms::AlarmRule;
-use super::baselines::Baseline;
+use super::alarms::{AlarmRule, Outcome};
+use super::baselines::{Baseline, ORACLE};
 use super::bootstrap::{Parts, draw, interval, quantile, replicates};
 use super::curves::{Curves, Drawing, Reliability};
 use super::events::{Scored, Scores, Tally, Track, tally};
@@ -30,9 +30,13 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Input<'a> {
     /// With the scores of the member that is served.
     pub tracks: &'a [Track],
+    /// Of each incident of each track: what kind of failure it is.
+    pub modes: &'a [Vec<String>],
     /// Name and scores of each member.
     pub members: &'a [(&'a str, Scores)],
-    pub baselines: &'a [Baseline],
+    pub baselines: &'a [Baseline<'a>],
+    /// Scores that somebody else claims for the same rows.
+    pub compared: &'a [Baseline<'a>],
     pub rules: &'a FailureRules,
     /// The alert rule's own `for`.
     pub for_: Duration,
@@ -66,8 +70,15 @@ pub struct Evaluation {
     /// By false alarms per target-week.
     pub at_budget: BTreeMap<String, OperatingPoint>,
     pub baselines: BTreeMap<String, BaselineReport>,
+    /// Scores that the config says to compare with.
+    pub compared: BTreeMap<String, BaselineReport>,
+    /// The true risk, where a simulator gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oracle: Option<BaselineReport>,
     /// At the threshold.
     pub by_target: BTreeMap<String, TargetReport>,
+    /// At the threshold.
+    pub by_failure_mode: BTreeMap<String, ModeReport>,
     /// For charts, not for the JSON report.
     #[serde(skip)]
     pub drawing: Drawing,
@@ -113,9 +124,13 @@ impl EnsembleReport {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct BaselineReport {
-    /// `brier` and `log_loss` only where the score is a probability.
+    /// `brier` and `log_loss`, and the calibration below, only where the score is a probability.
     #[serde(flatten)]
     pub ranking: Ranking,
+    pub brier_skill: Option<f64>,
+    pub ece: Option<f64>,
+    pub ece_high: Option<f64>,
+    pub calibration_slope: Option<f64>,
     pub at_threshold: OperatingPoint,
     pub at_precision_089: OperatingPoint,
     pub at_budget: BTreeMap<String, OperatingPoint>,
@@ -136,6 +151,8 @@ pub struct OperatingPoint {
     pub foreseen: u64,
     #[serde(flatten)]
     pub measures: Measures,
+    /// Incidents foreseen of each mode; how many there are of it stands in [`Evaluation::by_failure_mode`].
+    pub foreseen_by_failure_mode: BTreeMap<String, u64>,
     /// 95 % by bootstrap, under the name of each measure.
     pub intervals: BTreeMap<&'static str, Option<[f64; 2]>>,
 }
@@ -153,17 +170,27 @@ pub struct Measures {
     pub lead_time_seconds: LeadTime,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LeadTime {
     pub p10: Option<f64>,
     pub p50: Option<f64>,
     pub p90: Option<f64>,
 }
 
+impl LeadTime {
+    fn new(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_unstable_by(f64::total_cmp);
+        Self {
+            p10: quantile(&seconds, 0.1),
+            p50: quantile(&seconds, 0.5),
+            p90: quantile(&seconds, 0.9),
+        }
+    }
+}
+
 impl Measures {
     /// `days` is the length of the evaluated span.
-    pub fn new(tally: &Tally, mut lead_seconds: Vec<f64>, step: Duration, days: f64) -> Self {
-        lead_seconds.sort_unstable_by(f64::total_cmp);
+    pub fn new(tally: &Tally, lead_seconds: Vec<f64>, step: Duration, days: f64) -> Self {
         let (precision, recall) = (tally.precision(), tally.recall());
         let f1 = precision
             .zip(recall)
@@ -175,11 +202,7 @@ impl Measures {
             false_alarms_per_target_week: tally.false_alarms_per_target_week(step),
             alarms_per_day: (days > 0.0).then(|| tally.alarms() as f64 / days),
             alarm_time_share: super::events::ratio(tally.rows_in_alarm, tally.rows),
-            lead_time_seconds: LeadTime {
-                p10: quantile(&lead_seconds, 0.1),
-                p50: quantile(&lead_seconds, 0.5),
-                p90: quantile(&lead_seconds, 0.9),
-            },
+            lead_time_seconds: LeadTime::new(lead_seconds),
         }
     }
 
@@ -212,6 +235,19 @@ pub struct TargetReport {
     pub foreseen: u64,
 }
 
+/// Of the incidents of one failure mode.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModeReport {
+    pub incidents: u64,
+    pub foreseen: u64,
+    pub recall: Option<f64>,
+    /// Alarms that one of them made right.
+    pub right: u64,
+    /// Alarms that one of them made early.
+    pub early: u64,
+    pub lead_time_seconds: LeadTime,
+}
+
 /// Evaluates a slice that nothing was fitted on.
 pub fn evaluate(input: &Input) -> Evaluation {
     let tracks = input.tracks;
@@ -224,6 +260,7 @@ pub fn evaluate(input: &Input) -> Evaluation {
     let end = times().max().copied().unwrap_or(start);
     let judge = Judge {
         rule: AlarmRule::new(f64::INFINITY, input.for_, input.rules),
+        modes: input.modes,
         days: (end.plus(input.rules.step).0 - start.0) as f64 / DAY_MS as f64,
         seed: input.seed,
     };
@@ -247,6 +284,14 @@ pub fn evaluate(input: &Input) -> Evaluation {
         .reduce(|best, one| if one.1 > best.1 { one } else { best })
         .map(|(name, _)| name.clone());
     let at_threshold = judge.at(&scored, input.threshold);
+    let measured = |rules: &[Baseline]| -> BTreeMap<String, BaselineReport> {
+        rules
+            .iter()
+            .map(|one| judge.baseline(tracks, one, input.budget))
+            .collect()
+    };
+    let mut compared = measured(input.compared);
+    let oracle = compared.remove(ORACLE);
 
     Evaluation {
         horizon_seconds: input.rules.horizon.as_secs_f64(),
@@ -265,12 +310,11 @@ pub fn evaluate(input: &Input) -> Evaluation {
         at_threshold,
         at_precision_089: judge.at(&scored, curve.with_precision(PRECISION)),
         at_budget: judge.at_budgets(&scored, &curve),
-        baselines: input
-            .baselines
-            .iter()
-            .map(|one| judge.baseline(tracks, one, input.budget))
-            .collect(),
+        baselines: measured(input.baselines),
+        compared,
+        oracle,
         by_target: judge.by_target(&scored, input.threshold),
+        by_failure_mode: judge.by_mode(&scored, input.threshold),
         drawing: Drawing::new(
             &scored,
             &judge
@@ -285,13 +329,14 @@ pub fn evaluate(input: &Input) -> Evaluation {
     }
 }
 
-struct Judge {
+struct Judge<'a> {
     rule: AlarmRule,
+    modes: &'a [Vec<String>],
     days: f64,
     seed: u64,
 }
 
-impl Judge {
+impl Judge<'_> {
     fn at(&self, scored: &[Scored], threshold: Option<f64>) -> OperatingPoint {
         // An infinite threshold opens no alarm.
         let parts = Parts::new(
@@ -326,6 +371,11 @@ impl Judge {
             incidents: tally.incidents,
             foreseen: tally.foreseen,
             measures,
+            foreseen_by_failure_mode: self
+                .by_mode(scored, threshold)
+                .into_iter()
+                .map(|(mode, report)| (mode, report.foreseen))
+                .collect(),
             intervals,
         }
     }
@@ -349,8 +399,15 @@ impl Judge {
         let scored = Scored::with(tracks, &baseline.scores);
         let curve = Curve::new(&scored, &self.rule);
         let rows = labelled(&scored);
+        let calibrated = |measure: fn(&Rows) -> Option<f64>| {
+            baseline.is_probability.then(|| measure(&rows)).flatten()
+        };
         let report = BaselineReport {
             ranking: Ranking::new(&rows, baseline.is_probability),
+            brier_skill: calibrated(Rows::brier_skill),
+            ece: calibrated(Rows::ece),
+            ece_high: calibrated(Rows::ece_high),
+            calibration_slope: calibrated(Rows::calibration_slope),
             curves: self.curves(&rows, &curve),
             at_threshold: self.at(&scored, curve.within_budget(budget)),
             at_precision_089: self.at(&scored, curve.with_precision(PRECISION)),
@@ -361,6 +418,47 @@ impl Judge {
 
     fn curves(&self, rows: &Rows, curve: &Curve) -> Curves {
         Curves::new(rows, curve, self.rule.step(), self.days)
+    }
+
+    fn by_mode(&self, scored: &[Scored], threshold: Option<f64>) -> BTreeMap<String, ModeReport> {
+        let rule = self.rule.with_threshold(threshold.unwrap_or(f64::INFINITY));
+        let mut found: BTreeMap<&str, (Tally, Vec<f64>)> = BTreeMap::new();
+        for (one, modes) in scored.iter().zip(self.modes) {
+            let incidents = &one.track.incidents;
+            let mode_of = |start: Timestamp| {
+                let at = incidents.binary_search_by_key(&start, |incident| incident.start);
+                modes.get(at.ok()?).map(String::as_str)
+            };
+            let replay = one.replay(&rule);
+            for (start, lead) in &replay.incidents {
+                let Some(mode) = mode_of(*start) else {
+                    continue;
+                };
+                let (tally, leads) = found.entry(mode).or_default();
+                tally.incidents += 1;
+                tally.foreseen += u64::from(lead.is_some());
+                leads.extend(lead.map(|lead| lead.as_secs_f64()));
+            }
+            for (alarm, outcome) in &replay.alarms {
+                let by = matches!(outcome, Some(Outcome::Right | Outcome::Early));
+                let cause = one.cause(alarm).filter(|_| by).and_then(mode_of);
+                if let Some(mode) = cause {
+                    found.entry(mode).or_default().0.count(*outcome);
+                }
+            }
+        }
+        let report = |(mode, (tally, leads)): (&str, (Tally, Vec<f64>))| {
+            let report = ModeReport {
+                incidents: tally.incidents,
+                foreseen: tally.foreseen,
+                recall: tally.recall(),
+                right: tally.right,
+                early: tally.early,
+                lead_time_seconds: LeadTime::new(leads),
+            };
+            (mode.to_string(), report)
+        };
+        found.into_iter().map(report).collect()
     }
 
     fn by_target(
@@ -464,6 +562,16 @@ fn brier_skill_interval(scored: &[Scored], seed: u64) -> Option<[f64; 2]> {
 }
 
 impl Evaluation {
+    /// Everything that stands beside the model: baselines, then what was compared, then the oracle.
+    fn others(&self) -> impl Iterator<Item = (&str, &BaselineReport)> {
+        let oracle = self.oracle.iter().map(|one| (ORACLE, one));
+        self.baselines
+            .iter()
+            .chain(&self.compared)
+            .map(|(name, one)| (name.as_str(), one))
+            .chain(oracle)
+    }
+
     /// For a terminal.
     pub fn table(&self) -> String {
         let mut out = String::new();
@@ -498,11 +606,7 @@ impl Evaluation {
         )?;
         let rankings = std::iter::once(("ensemble", &self.ensemble.ranking))
             .chain(self.members.iter().map(|(name, one)| (name.as_str(), one)))
-            .chain(
-                self.baselines
-                    .iter()
-                    .map(|(name, one)| (name.as_str(), &one.ranking)),
-            );
+            .chain(self.others().map(|(name, one)| (name, &one.ranking)));
         for (name, one) in rankings {
             writeln!(
                 out,
@@ -554,13 +658,34 @@ impl Evaluation {
             ))),
         )?;
         point(out, "ensemble, precision 0.89", &self.at_precision_089)?;
+        if let Some(oracle) = &self.oracle {
+            point(out, "oracle, precision 0.89", &oracle.at_precision_089)?;
+        }
         for (budget, at) in &self.at_budget {
             writeln!(out, "at most {budget} false alarms per target-week")?;
             point(out, "  ensemble", at)?;
-            for (name, one) in &self.baselines {
+            for (name, one) in self.others() {
                 if let Some(at) = one.at_budget.get(budget) {
                     point(out, &format!("  {name}"), at)?;
                 }
+            }
+        }
+        if self.by_failure_mode.len() > 1 {
+            writeln!(
+                out,
+                "\n{:<34}{:>9}{:>8}{:>7}{:>6}{:>9}",
+                "failure modes, chosen threshold", "foreseen", "recall", "right", "early", "lead"
+            )?;
+            for (mode, one) in &self.by_failure_mode {
+                writeln!(
+                    out,
+                    "{mode:<34}{:>9}{:>8}{:>7}{:>6}{:>9}",
+                    format!("{}/{}", one.foreseen, one.incidents),
+                    percent(one.recall),
+                    one.right,
+                    one.early,
+                    lead(one.lead_time_seconds.p50),
+                )?;
             }
         }
         Ok(())
@@ -621,6 +746,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::evaluation::baselines::compared;
     use crate::types::{Incident, TargetId};
 
     fn rules() -> FailureRules {
@@ -675,12 +801,29 @@ mod tests {
         let own: Scores = tracks.iter().map(|t| t.scores.clone()).collect();
         evaluate(&Input {
             tracks,
+            modes: &tracks
+                .iter()
+                .map(|track| {
+                    let modes = ["leak", "disk"].into_iter().cycle();
+                    let modes = modes.take(track.incidents.len());
+                    modes.map(String::from).collect()
+                })
+                .collect::<Vec<_>>(),
             members: &[("logistic_regression", flat(0.5)), ("xgboost", own)],
             baselines: &[Baseline {
                 name: "prior",
                 is_probability: false,
                 scores: flat(0.02),
             }],
+            compared: &[
+                compared("our_rule", tracks, |_, _| f32::NAN),
+                compared("oracle", tracks, |target, t| {
+                    let track = tracks.iter().find(|one| one.target == *target);
+                    let row = track.and_then(|one| one.times.iter().position(|at| *at == t));
+                    let score = track.zip(row).and_then(|(one, row)| one.scores[row]);
+                    score.unwrap_or(f32::NAN)
+                }),
+            ],
             rules: &rules(),
             for_: Duration::from_secs(300),
             threshold: Some(0.5),
@@ -713,6 +856,19 @@ mod tests {
             ("/by_target/a/foreseen", 7.0),
             ("/baselines/prior/at_budget/7/foreseen", 0.0),
             ("/baselines/prior/average_precision", 210.0 / 20_160.0),
+            ("/by_failure_mode/leak/incidents", 4.0),
+            ("/by_failure_mode/disk/foreseen", 3.0),
+            ("/by_failure_mode/disk/right", 3.0),
+            ("/by_failure_mode/disk/lead_time_seconds/p90", 900.0),
+            ("/at_budget/7/foreseen_by_failure_mode/leak", 4.0),
+            (
+                "/baselines/prior/at_budget/7/foreseen_by_failure_mode/leak",
+                0.0,
+            ),
+            // What claims nothing has no order, and pages nobody.
+            ("/compared/our_rule/roc_auc", 0.5),
+            ("/compared/our_rule/at_budget/7/alarms", 0.0),
+            ("/oracle/at_precision_089/foreseen", 7.0),
         ] {
             let found = json.pointer(pointer).and_then(Value::as_f64);
             assert!(
@@ -721,8 +877,15 @@ mod tests {
             );
         }
         assert_eq!(json["best_member"], "xgboost");
+        for same in ["roc_auc", "brier", "ece", "calibration_slope", "at_budget"] {
+            let ensemble = json["ensemble"].get(same).unwrap_or(&json[same]);
+            assert_eq!(&json["oracle"][same], ensemble, "{same}");
+        }
+        assert!(json["compared"].get("oracle").is_none());
         for undefined in [
             "/baselines/prior/brier",
+            "/compared/our_rule/brier",
+            "/compared/our_rule/ece",
             "/baselines/prior/at_threshold/threshold",
             "/baselines/prior/at_budget/1/precision",
         ] {
@@ -731,7 +894,7 @@ mod tests {
         assert!(json.pointer("/at_threshold/intervals/recall/1").is_some());
         assert_eq!(
             report.table().matches("none fits").count(),
-            4,
+            8,
             "{}",
             report.table()
         );

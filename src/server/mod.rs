@@ -381,6 +381,7 @@ mod tests {
                 target_labels: Default::default(),
             },
             exclude: Vec::new(),
+            compare: Default::default(),
             features: FeaturesConfig {
                 min_signals: 0.5,
                 fresh_steps: 5,

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use super::study::Trail;
 use super::{FleetSpec, Mode, Reading, Sample, Target};
 
 struct Family {
@@ -152,7 +153,58 @@ pub fn write_oracle(
             (sample.oracle.mode == Some(mode)).then_some(f64::from(sample.oracle.severity))
         })?;
     }
+    let name = "fleet_oracle_failure";
+    page.head(
+        name,
+        "gauge",
+        "",
+        "1 while failing, and 0 once when it is over.",
+    )?;
+    let outages: Vec<Vec<Option<Outage>>> = tracks.iter().map(|track| outages(track)).collect();
+    for mode in Mode::ALL {
+        for announced in [true, false] {
+            let outage = Some(Outage { mode, announced });
+            let label = format!(",failure_mode=\"{}\"", failure_mode(mode, announced));
+            page.values(name, &label, |target, tick| {
+                let is = |tick: usize| outages[target][tick] == outage;
+                (is(tick) || (tick > 0 && is(tick - 1))).then(|| f64::from(u8::from(is(tick))))
+            })?;
+        }
+    }
     page.end()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+struct Outage {
+    mode: Mode,
+    /// See [`Failure::has_precursor`].
+    announced: bool,
+}
+
+/// The outage that each sample is part of.
+fn outages(track: &[Sample]) -> Vec<Option<Outage>> {
+    let mut trail = Trail::default();
+    let mut now = None;
+    track
+        .iter()
+        .map(|sample| {
+            let began = trail.push(sample);
+            now = (!sample.up).then(|| Outage {
+                mode: sample.oracle.mode.unwrap_or(Mode::Abrupt),
+                announced: began
+                    .map(|failure| failure.has_precursor())
+                    .or(now.map(|outage: Outage| outage.announced))
+                    .unwrap_or(false),
+            });
+            now
+        })
+        .collect()
+}
+
+/// Of the incidents of these names those that nothing could foresee can be told apart.
+fn failure_mode(mode: Mode, announced: bool) -> String {
+    let suffix = if announced { "" } else { "_without_precursor" };
+    format!("{}{suffix}", mode.name())
 }
 
 struct Page<'a, W> {
@@ -199,7 +251,18 @@ impl<'a, W: Write> Page<'a, W> {
         label: &str,
         value: impl Fn(&Sample) -> Option<f64>,
     ) -> io::Result<()> {
-        for (target, track) in self.targets.iter().zip(self.tracks) {
+        let tracks = self.tracks;
+        self.values(name, label, |target, tick| value(&tracks[target][tick]))
+    }
+
+    /// `value` takes the places of the target and of the tick in its track.
+    fn values(
+        &mut self,
+        name: &str,
+        label: &str,
+        value: impl Fn(usize, usize) -> Option<f64>,
+    ) -> io::Result<()> {
+        for (index, target) in self.targets.iter().enumerate().take(self.tracks.len()) {
             self.line.clear();
             // Writing to a String cannot fail, here and below.
             let _ = write!(
@@ -209,8 +272,8 @@ impl<'a, W: Write> Page<'a, W> {
                 target.service().name()
             );
             let head = self.line.len();
-            for (sample, time) in track.iter().zip(&self.times) {
-                if let Some(value) = value(sample) {
+            for (tick, time) in self.times.iter().enumerate() {
+                if let Some(value) = value(index, tick) {
                     self.line.truncate(head);
                     let _ = writeln!(self.line, "{value} {time}");
                     self.out.write_all(self.line.as_bytes())?;
@@ -228,7 +291,7 @@ impl<'a, W: Write> Page<'a, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fleet, TEST_FLEET};
+    use super::super::{BASE_HAZARD, Fleet, Oracle, TEST_FLEET};
     use super::*;
 
     fn text(write: impl Fn(&mut Vec<u8>, &[Target], &[Vec<Sample>])) -> String {
@@ -272,7 +335,44 @@ mod tests {
             write_oracle(out, &TEST_FLEET, targets, 0, tracks).unwrap();
         });
         assert!(oracle.contains("service=\"cloud\",mode=\"disk_fill\"} "));
+        let failures: Vec<&str> = oracle
+            .lines()
+            .filter_map(|line| line.strip_prefix("fleet_oracle_failure{job=\"fleet\","))
+            .collect();
+        let series =
+            "instance=\"cloud-01\",service=\"cloud\",failure_mode=\"disk_fill_without_precursor\"}";
+        assert_eq!(
+            failures,
+            [format!("{series} 1 60"), format!("{series} 0 120")]
+        );
         assert!(oracle.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn an_outage_is_announced_when_its_beginning_was() {
+        let sample = |hazard: f64, up| Sample {
+            up,
+            reading: None,
+            oracle: Oracle {
+                hazard: hazard as f32,
+                probability: 0.0,
+                mode: Some(Mode::MemoryLeak),
+                severity: 0.5,
+            },
+        };
+        for (warned, announced) in [(14, false), (15, true)] {
+            let mut track = vec![sample(BASE_HAZARD, true); 30];
+            track.extend(vec![sample(11.0 * BASE_HAZARD, true); warned]);
+            track.extend(vec![sample(0.0, false); 3]);
+            track.push(sample(BASE_HAZARD, true));
+            let outages = outages(&track);
+            let (before, rest) = outages.split_at(30 + warned);
+            assert!(before.iter().chain(&rest[3..]).all(Option::is_none));
+            for outage in &rest[..3] {
+                assert_eq!(outage.map(|o| o.announced), Some(announced), "{warned}");
+            }
+        }
+        assert_eq!(failure_mode(Mode::MemoryLeak, true), "memory_leak");
     }
 
     #[test]

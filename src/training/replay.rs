@@ -14,7 +14,7 @@ use crate::labels::{self, Phase, RowLabel};
 use crate::model::{Ensemble, Matrix, Score};
 use crate::time::Timestamp;
 use crate::tracker::Tracker;
-use crate::types::{Incident, ServeMember, TargetId, TargetState};
+use crate::types::{FailureMode, Incident, ServeMember, TargetId, TargetState};
 
 /// A history replayed: a feature row for every grid point at which a target could be scored.
 pub struct Replay {
@@ -214,10 +214,34 @@ impl Replay {
             })
             .collect();
         let baselines = baselines::all(&tracks, signals, &raw, prior, &plan.rules, plan.fit.seed);
+        let mode = |target: &TargetId, incident: &Incident| {
+            let known = history.failure_mode(target, incident.start);
+            known.map_or("unknown", FailureMode::name).to_string()
+        };
+        let modes: Vec<Vec<String>> = tracks
+            .iter()
+            .map(|track| {
+                let incidents = track.incidents.iter();
+                incidents.map(|one| mode(&track.target, one)).collect()
+            })
+            .collect();
+        let compared: Vec<_> = (history.compared().iter().enumerate())
+            .map(|(i, name)| {
+                baselines::compared(name, &tracks, |target, t| {
+                    let recorded = history.targets().get(target);
+                    let index = history.index(t);
+                    recorded
+                        .zip(index)
+                        .map_or(f32::NAN, |(one, index)| one.compared(i)[index])
+                })
+            })
+            .collect();
         evaluation::evaluate(&Input {
             tracks: &tracks,
             members: &members,
+            modes: &modes,
             baselines: &baselines,
+            compared: &compared,
             rules: &plan.rules,
             for_: plan.alert_for,
             threshold,

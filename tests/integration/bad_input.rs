@@ -1,6 +1,6 @@
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
 use forewarn::artifact;
+use forewarn::models;
 use forewarn::state::Store;
 
 use super::fleet::bundle;
@@ -280,14 +281,110 @@ async fn queries_without_a_use_are_named_by_check_and_train() {
             place.check(&url, command, 1, &parts);
         }
     }
+    let compare = format!("{CONFIG}\ncompare: {{rule: up_rule, other: rule}}\n");
+    place.write("compare.yaml", &compare);
+    let (good, words) = (
+        prometheus(|| None, 1).await,
+        "check queries --config.file compare.yaml",
+    );
+    place.check(&good.uri(), words, 1, &["compare.rule returns nothing"]);
+    let output = place.command(&good.uri(), words).output();
+    let table = String::from_utf8_lossy(&output.expect("forewarn runs").stdout).into_owned();
+    assert!(table.contains("\ncompare.other "), "{table}");
+
     let part = "signals.memory_usage.query return";
     place.check(&empty.uri(), "check queries", 1, &[part, "nothing"]);
-    let parts = [part, "0 incidents are too few", "train.range"];
+    let parts = [
+        part,
+        "no incident from",
+        "warning: the signal memory_usage has no sample at all",
+        "warning: the signal cpu_usage is always 1, on every target",
+        "train.range",
+    ];
     place.check(&empty.uri(), "train --start 3d", 1, &parts);
     assert!(
         !place.path().join("models/current").exists(),
         "nothing was promoted"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_that_is_refused_leaves_the_served_model_alone() {
+    let place = Place::new();
+    models::promote(&place.path().join("models"), "default").expect("a whole model");
+    let damaged = place.path().join("damaged");
+    artifact::write(&bundle(), &damaged, "", None, &json!({})).expect("a model");
+    place.write("damaged/full/xgboost.json", "{}");
+    fs::create_dir(place.path().join("foreign")).expect("a folder");
+    place.write("foreign/thesis.txt", "do not lose");
+    // Says 1 for every target at all times.
+    place.write(
+        "inverted.yaml",
+        &CONFIG.replace("up{job=\"fleet\"} == 0", "fleet_up"),
+    );
+    let before = files(&place.path().join("models"));
+
+    let (good, many) = (prometheus(|| None, 1).await, prometheus(|| None, 100).await);
+    for (url, words, code, parts) in [
+        (
+            good.uri(),
+            "train --config.file inverted.yaml --start 3d --force",
+            1,
+            &[
+                "failing at 100 % of all points in time",
+                "probably inverted",
+            ][..],
+        ),
+        (
+            good.uri(),
+            "train --start 3d --out foreign",
+            1,
+            &["--out", "foreign"],
+        ),
+        (
+            good.uri(),
+            "train --start 0",
+            2,
+            &["1970-01-01T00:00:00Z", "at most 1000000", "--start"],
+        ),
+        (
+            many.uri(),
+            "train --start 600d",
+            1,
+            &["200 targets", "at most 100000000", "longer step"],
+        ),
+        (
+            good.uri(),
+            "backtest --start 3d --end now --model damaged",
+            1,
+            &["full/xgboost.json does not match the checksum"],
+        ),
+        (
+            good.uri(),
+            "backtest --start 3d --end now --model foreign",
+            1,
+            &["foreign"],
+        ),
+    ] {
+        place.check(&url, words, code, parts);
+    }
+    assert_eq!(files(&place.path().join("models")), before);
+    assert_eq!(files(&place.path().join("foreign")).len(), 1);
+}
+
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("a folder").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let bytes = fs::read(&path).expect("a file");
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,20 +1,23 @@
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wiremock::MockServer;
+use wiremock::matchers::path;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use forewarn::artifact;
 use forewarn::config::Config;
 use forewarn::evaluation::baselines::Prior;
 use forewarn::history::History;
 use forewarn::models;
+use forewarn::state::{AlertStatus, ReceivedAlert, Store};
 use forewarn::time::parse_time;
 use forewarn::training;
-use forewarn::types::ServeMember;
+use forewarn::types::{ServeMember, TargetId};
 
 use super::fleet::{MINUTES, ORIGIN, bundle, config, history, plan, record};
 use super::upstream::Prometheus;
@@ -25,6 +28,7 @@ struct Models {
     id: String,
     /// Prometheus' address.
     url: String,
+    config: PathBuf,
 }
 
 impl Models {
@@ -33,6 +37,7 @@ impl Models {
             dir: tempfile::tempdir().expect("a temporary folder"),
             id: bundle().manifest.id.clone(),
             url: "http://127.0.0.1:9".into(),
+            config: "deploy/demo/config.yaml".into(),
         };
         models.add(&models.id);
         models::promote(models.path(), &models.id).expect("the model can be promoted");
@@ -55,12 +60,29 @@ impl Models {
         .expect("the model is written");
     }
 
+    /// The demo's config with more lines before the one with `failure.min_duration`, and at the end.
+    fn configure(&mut self, failure: &str, end: &str) {
+        let demo = std::fs::read_to_string("deploy/demo/config.yaml").expect("a config");
+        let (before, after) = demo
+            .split_once("  min_duration:")
+            .expect("the key is written");
+        let text = format!("{before}{failure}  min_duration:{after}{end}");
+        self.config = self.path().join("config.yaml");
+        std::fs::write(&self.config, text).expect("the folder can be written to");
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
     fn run(&self, args: &[&str], input: &str) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_forewarn"))
             .args(args)
-            .args(["--config.file", "deploy/demo/config.yaml"])
+            .arg("--config.file")
+            .arg(&self.config)
             .env("FOREWARN_PROMETHEUS_URL", &self.url)
             .env("MODEL_PATH", self.path())
+            .env("DATA_PATH", self.state())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -423,6 +445,141 @@ async fn backtest_says_what_the_library_says() {
     super::report::check(&html);
     assert!(html.contains("backtest report") && !html.contains("overlaps"));
     assert!(html.contains(&format!("--start {from} --end {to} --report report.html")));
+}
+
+/// A rule of the user's is one of the model's signals here, and the oracle says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn backtest_judges_what_the_config_says_to_compare_with() {
+    let (_server, mut models) = upstream(later()).await;
+    models.configure(
+        "",
+        "compare: {busy: 'fleet_cpu_usage_percent{job=\"fleet\"}', oracle: nothing}\n",
+    );
+    let (from, to) = (
+        later().time(1440).to_string(),
+        later().time(4000).to_string(),
+    );
+    let args = ["backtest", "--start", &from, "--end", &to];
+    let output = models.run(&[&args[..], &["--output", "json"]].concat(), "");
+    let (report, words) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        words.contains("compare.oracle returned no series"),
+        "{words}"
+    );
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let (busy, oracle) = (&report["compared"]["busy"], &report["oracle"]);
+    let (silent, random) = (oracle["roc_auc"].as_f64(), &report["baselines"]["random"]);
+    assert_eq!(silent, Some(0.5));
+    assert!(oracle["brier"].is_f64() && busy["brier"].is_null());
+    assert!(busy["roc_auc"].as_f64() > Some(0.5), "{busy}");
+    let keys = |value: &Value| -> Vec<String> {
+        value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect()
+    };
+    assert_eq!((keys(busy), keys(oracle)), (keys(random), keys(random)));
+    assert_eq!(report["compared"].get("oracle"), None);
+
+    let table = models.ok(&args, "");
+    assert_eq!(table.matches("\n  busy ").count(), 4, "{table}");
+    assert!(table.contains("\noracle, precision 0.89"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_received_by_webhook_are_failures_of_a_backtest_too() {
+    let (server, mut models) = upstream(later()).await;
+    let rules = json!({"status": "success", "data": {"groups": []}});
+    Mock::given(path("/api/v1/rules"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(rules))
+        .mount(&server)
+        .await;
+    let alerts = "  alerts: [{severity: critical}]\n";
+    models.configure(alerts, "");
+    let (from, to) = (
+        later().time(1440).to_string(),
+        later().time(4300).to_string(),
+    );
+    let args = [
+        "backtest", "--start", &from, "--end", &to, "--output", "json",
+    ];
+    let output = models.run(&args, "");
+    assert!(
+        text(&output.stderr).contains("no alerts of the webhook are used: there is no "),
+        "{}",
+        text(&output.stderr)
+    );
+    let without: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+
+    let failing = |target: &TargetId, i: usize| later().targets()[target].failing[i].is_some();
+    let is_quiet = |target: &TargetId, i: usize| (i - 150..i + 150).all(|j| !failing(target, j));
+    let (quiet, at) = later()
+        .targets()
+        .keys()
+        .find_map(|target| Some((target, (1700..4000).find(|&i| is_quiet(target, i))?)))
+        .expect("some target is well for five hours");
+    let (failed, start) = later()
+        .targets()
+        .keys()
+        .find_map(|target| Some((target, (1700..4000).find(|&i| failing(target, i))?)))
+        .expect("some target fails");
+    let alert = |name: &str, target: &TargetId, i: usize, own: bool| ReceivedAlert {
+        fingerprint: name.into(),
+        status: AlertStatus::Resolved,
+        labels: [
+            ("alertname", name),
+            ("instance", target.as_str()),
+            ("severity", "critical"),
+        ]
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .into(),
+        annotations: Default::default(),
+        starts_at: later().time(i).plus(Duration::from_secs(20)),
+        ends_at: Some(later().time(i + 4)),
+        own,
+    };
+    let unknown = TargetId::new("unknown");
+    let mut marked = alert("Marked", quiet, at + 120, false);
+    marked.labels.insert("forewarn".into(), "true".into());
+    Store::open(&models.state(), Duration::from_secs(86_400))
+        .and_then(|store| {
+            store.record_alerts(
+                ORIGIN,
+                &[
+                    alert("DiskFull", quiet, at, false),
+                    alert("Predicted", quiet, at + 120, true),
+                    marked,
+                    // The failure query said so before.
+                    alert("Late", failed, start, false),
+                    alert("Elsewhere", &unknown, at, false),
+                ],
+            )
+        })
+        .expect("the state can be written");
+    let with = models.json(&args, "");
+    let incidents = |report: &Value| report["incidents"].as_u64().expect("a number");
+    assert_eq!(incidents(&with), incidents(&without) + 1);
+    assert_eq!(with["targets"], without["targets"]);
+    let modes: Vec<(&String, u64)> = with["by_failure_mode"]
+        .as_object()
+        .expect("an object")
+        .iter()
+        .map(|(mode, report)| (mode, incidents(report)))
+        .collect();
+    assert_eq!(
+        modes,
+        [
+            (&"DiskFull".to_string(), 1),
+            (&"failure.queries[0]".to_string(), incidents(&without)),
+        ]
+    );
+
+    models.configure(alerts, "state: {enabled: false}\n");
+    let mut off = models.json(&args, "");
+    off["timing"] = without["timing"].clone();
+    assert_eq!(off, without);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use forewarn::learning::{self, WriteUp};
 use forewarn::simulator::{Fleet, FleetSpec, Sample};
 use forewarn::time::Timestamp;
 use forewarn::training::{self, Plan};
-use forewarn::types::{Source, TargetId};
+use forewarn::types::{FailureMode, Source, TargetId};
 
 /// A Monday, on a full step.
 pub const ORIGIN: Timestamp = Timestamp(1_767_571_200_000);
@@ -81,6 +81,10 @@ pub fn record(from: usize, until: usize) -> History {
                 for (signal, value) in values.into_iter().enumerate() {
                     insert(Column::Signal(signal), value);
                 }
+            }
+            if !sample.up {
+                let mode = FailureMode::Query("failure.queries[0]".into());
+                history.name_failures(&target, mode, [t]);
             }
         }
     }

@@ -183,6 +183,8 @@ impl Fleet {
                 is_probability: false,
                 scores,
             }],
+            modes: &[],
+            compared: &[],
             rules: &FailureRules {
                 step: minute,
                 min_duration: Duration::ZERO,
@@ -205,14 +207,19 @@ fn labels() -> LabelReport {
         targets: 0,
         rows: 0,
         positives: 0,
+        positives_without_history: 0,
         incidents: 0,
         incidents_with_history: 0,
         base_rate: 0.0,
         excluded: 0,
         censored: 0,
         abstained: 0,
+        failing_share: 0.0,
         coverage: BTreeMap::new(),
         incidents_by_target: BTreeMap::new(),
+        incidents_by_month: BTreeMap::new(),
+        incidents_by_source: BTreeMap::new(),
+        warnings: Vec::new(),
     }
 }
 

@@ -28,6 +28,8 @@ use super::upstream::{
 
 static NOW: AtomicI64 = AtomicI64::new(ORIGIN.0);
 
+const COMPARED: &str = "a_score_of_others";
+
 struct World {
     app: Arc<App>,
     runner: Runner,
@@ -45,6 +47,8 @@ impl World {
         let server = MockServer::start().await;
         let state = tempfile::tempdir().expect("a temporary folder");
         config.prometheus.url = server.uri();
+        // Only training and backtests may ask for it.
+        config.compare = [("rule".into(), COMPARED.into())].into();
         config.prometheus.timeout = std::time::Duration::from_millis(500);
         let config = Arc::new(config);
         let prometheus = Prometheus::new(&config, history());
@@ -168,6 +172,9 @@ async fn a_cycle_scores_at_once_and_asks_for_no_point_twice() {
             "{query} has a hole"
         );
     }
+    let asked = world.prometheus.asked.lock().expect("no test panicked");
+    assert!(!asked.contains_key(COMPARED));
+    drop(asked);
     let metrics = world.metrics();
     for line in [
         "forewarn_cycles_total 5",

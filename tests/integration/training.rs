@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use forewarn::artifact;
 use forewarn::history::{Column, History};
 use forewarn::labels::RowLabel;
-use forewarn::training::{self, Plan, TrainError};
-use forewarn::types::TargetId;
+use forewarn::training::{self, LabelReport, Plan, TrainError};
+use forewarn::types::{FailureMode, Source, TargetId};
 
-use super::fleet::{bundle, history, plan, train, write_up};
+use super::fleet::{bundle, history, plan, record, train, write_up};
 
 #[test]
 fn the_same_data_and_seed_give_the_same_bytes_on_one_thread_and_on_two() {
@@ -112,6 +112,233 @@ fn too_little_to_learn_from_is_said_in_words() {
         message.starts_with("0 incidents are too few to learn from"),
         "{message}"
     );
+}
+
+/// Minutes of the signals that `sample` makes up, with failures where `fails` says so.
+fn made_up(
+    targets: &[&str],
+    sample: impl Fn(&str, usize, usize) -> Option<f64>,
+    fails: impl Fn(&str, usize) -> bool,
+) -> History {
+    let (real, minutes) = (history(), 2000);
+    let mut made = History::new(7, real.time(0), real.time(minutes - 1), real.step());
+    for name in targets {
+        let mut insert = |column, value: &dyn Fn(usize) -> Option<f64>| {
+            let samples: Vec<_> = (0..minutes)
+                .filter_map(|i| Some((real.time(i), value(i)?)))
+                .collect();
+            made.insert(column, TargetId::new(*name), vec![], &samples)
+                .expect("one series per signal");
+        };
+        for signal in 0..7 {
+            insert(Column::Signal(signal), &|i| sample(name, signal, i));
+        }
+        insert(Column::Failing(Source::Query), &|i| {
+            fails(name, i).then_some(1.0)
+        });
+    }
+    made
+}
+
+fn labels_of(history: &History) -> LabelReport {
+    let plan = plan();
+    training::replay(history, &plan, &|_, _| ()).report(history, &plan)
+}
+
+#[test]
+fn what_nothing_can_be_learned_from_is_refused_in_words() {
+    let lively = |_: &str, signal: usize, i: usize| Some((i * (signal + 3) % 50) as f64);
+    let at_times = |_: &str, i: usize| i % 400 == 399;
+    for (what, made, force, expected) in [
+        (
+            "healthy",
+            made_up(&["a", "b"], lively, |_, _| false),
+            true,
+            "no incident from 2026-01-05T00:00:00Z",
+        ),
+        (
+            "always failing",
+            made_up(&["a", "b"], lively, |_, _| true),
+            true,
+            "probably inverted",
+        ),
+        // Healthy at the start, and hence with incidents that have rows before them.
+        (
+            "mostly failing",
+            made_up(&["a", "b"], lively, |_, i| i > 800),
+            false,
+            "probably inverted",
+        ),
+        (
+            "two incidents",
+            made_up(&["a", "b"], lively, |_, i| i == 900),
+            false,
+            "2 incidents from",
+        ),
+        (
+            "no sample before an incident",
+            made_up(
+                &["a", "b"],
+                |n, s, i| lively(n, s, i).filter(|_| i % 400 < 200),
+                at_times,
+            ),
+            false,
+            "none of the 10 incidents has enough samples",
+        ),
+        (
+            "no sample at all",
+            made_up(&["a"], |_, _, i| (i == 0).then_some(1.0), at_times),
+            false,
+            "no target can be scored at any time",
+        ),
+        (
+            "an incident after every row",
+            // Up to the first there are too few samples, and after the last nobody knows.
+            made_up(
+                &["a"],
+                |n, s, i| lively(n, s, i).filter(|_| i > 900),
+                |_, i| i >= 900 && i % 75 == 0,
+            ),
+            false,
+            "an incident follows every one",
+        ),
+    ] {
+        let report = labels_of(&made);
+        let refusal = report
+            .refusal(force)
+            .unwrap_or_else(|| panic!("{what}: {report:?}"));
+        assert!(refusal.contains(expected), "{what}: {refusal}");
+    }
+    let enough = labels_of(&made_up(&["a", "b"], lively, at_times));
+    assert_eq!(enough.refusal(false), None, "{enough:?}");
+    let two = labels_of(&made_up(&["a", "b"], lively, |_, i| i == 900));
+    assert_eq!(two.refusal(true), None, "forced");
+}
+
+#[test]
+fn the_label_report_says_what_looks_wrong() {
+    let sample = |name: &str, signal: usize, i: usize| match (name, signal) {
+        ("blind", _) | (_, 3) => None,
+        // Nothing to see before it fails.
+        ("late", _) if i < 500 => None,
+        (_, 4) => Some(7.5),
+        (_, 5) => Some(if i.is_multiple_of(2) {
+            f64::INFINITY
+        } else {
+            f64::NAN
+        }),
+        _ => Some((i * (signal + 3) % 50) as f64),
+    };
+    let fails = |name: &str, i: usize| match name {
+        "late" => i == 500,
+        "blind" => i == 900,
+        "twice" => i == 600 || i == 1200,
+        _ => false,
+    };
+    let report = labels_of(&made_up(&["blind", "late", "twice", "well"], sample, fails));
+    assert_eq!(
+        report.incidents_by_month,
+        [("2026-01".to_string(), 4)].into()
+    );
+    assert_eq!(report.incidents_by_source, [("query", 4)].into());
+    assert_eq!(report.incidents_by_target["twice"], 2);
+    assert_eq!((report.incidents, report.incidents_with_history), (4, 2));
+    assert_eq!(
+        (report.positives, report.positives_without_history),
+        (60, 60)
+    );
+    let text = forewarn::learning::label_report(&report);
+    for expected in [
+        "warning: 4 incidents are too few for figures to trust",
+        "warning: blind fail but have no sample of any signal",
+        "warning: late have incidents but never enough samples before one",
+        "warning: the signal network_latency_ms has no sample at all",
+        "warning: the signal error_count is always 7.5",
+        "warning: the signal response_time_ms has no sample at all",
+        "by month: 2026-01 4",
+        "by source: query 4",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in {text}");
+    }
+    assert_eq!(report.warnings.len(), 6, "{text}");
+}
+
+/// NaN and infinite samples, timestamps twice, a target with two samples, one without any, a hole in the range.
+#[test]
+fn dirty_samples_are_missing_ones_and_training_goes_on() {
+    let real = history();
+    let mut dirty = History::new(7, real.time(0), real.time(real.steps() - 1), real.step());
+    for (k, (target, recorded)) in real.targets().iter().enumerate() {
+        for signal in 0..7 {
+            let column = recorded.column(signal);
+            let samples: Vec<_> = (0..real.steps())
+                .filter(|i| !(4000..4200).contains(i))
+                .map(|i| {
+                    let value = match (i * 7 + k + signal) % 500 {
+                        0 => f64::INFINITY,
+                        1 => f64::NEG_INFINITY,
+                        2 => f64::NAN,
+                        3 => 1e300,
+                        _ => f64::from(column[i]),
+                    };
+                    (real.time(i), value)
+                })
+                .collect();
+            let column = Column::Signal(signal);
+            dirty
+                .insert(column, target.clone(), vec![], &samples)
+                .expect("each timestamp once");
+            let twice = &samples[k * 10..k * 10 + 9];
+            assert!(dirty.insert(column, target.clone(), vec![], twice).is_err());
+        }
+        let failing: Vec<_> = (0..real.steps())
+            .filter(|&i| recorded.failing[i].is_some())
+            .map(|i| (real.time(i), 1.0))
+            .collect();
+        dirty
+            .insert(
+                Column::Failing(Source::Query),
+                target.clone(),
+                vec![],
+                &failing,
+            )
+            .expect("failures cannot be told twice");
+    }
+    let two = [(real.time(100), 1.0), (real.time(5000), 2.0)];
+    for (name, column) in [
+        ("two samples", Column::Signal(0)),
+        ("no signals", Column::Failing(Source::Query)),
+    ] {
+        dirty
+            .insert(column, TargetId::new(name), vec![], &two)
+            .expect("one series");
+    }
+    let metrics = train(&dirty, &plan()).manifest.metrics;
+    let auc = metrics["ensemble"]["roc_auc"].as_f64();
+    assert!(auc > Some(0.7), "{auc:?}");
+    assert_eq!(metrics["labels"]["targets"], real.targets().len() + 2);
+}
+
+#[test]
+fn failure_modes_reach_neither_features_nor_labels() {
+    let mut named = record(0, 2000);
+    let plain = named.clone();
+    for (target, recorded) in plain.targets() {
+        let failing = (0..plain.steps()).filter(|&i| recorded.failing[i].is_some());
+        for (n, i) in failing.enumerate() {
+            let mode = FailureMode::Named(format!("mode-{}", n % 3));
+            named.name_failures(target, mode, [plain.time(i)]);
+        }
+    }
+    let replay = |history| training::replay(history, &plan(), &|_, _| ());
+    let (named, plain) = (replay(&named), replay(&plain));
+    let bits = |replay: &training::Replay| -> Vec<u32> {
+        replay.features.data.iter().map(|v| v.to_bits()).collect()
+    };
+    assert_eq!(bits(&named), bits(&plain));
+    for (a, b) in named.targets.iter().zip(&plain.targets) {
+        assert_eq!((&a.labels, &a.incidents), (&b.labels, &b.incidents));
+    }
 }
 
 #[test]
