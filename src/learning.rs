@@ -78,13 +78,7 @@ pub fn bundle(
         features: plan.catalogue.specs(),
         step_seconds: config.step.as_secs_f64(),
         horizon_seconds: config.horizon.as_secs_f64(),
-        label: LabelDefinition {
-            queries: config.failure.queries.clone(),
-            alerts: config.failure.alerts.clone(),
-            min_duration_seconds: config.failure.min_duration.as_secs_f64(),
-            merge_gap_seconds: config.failure.merge_gap.as_secs_f64(),
-            recovery_seconds: config.train.recovery.as_secs_f64(),
-        },
+        label: label_definition(config),
         training: TrainingFacts {
             start: report.start.clone(),
             end: report.end.clone(),
@@ -109,6 +103,16 @@ pub fn bundle(
         trained.full,
         trained.snapshot,
     )
+}
+
+pub fn label_definition(config: &Config) -> LabelDefinition {
+    LabelDefinition {
+        queries: config.failure.queries.clone(),
+        alerts: config.failure.alerts.clone(),
+        min_duration_seconds: config.failure.min_duration.as_secs_f64(),
+        merge_gap_seconds: config.failure.merge_gap.as_secs_f64(),
+        recovery_seconds: config.train.recovery.as_secs_f64(),
+    }
 }
 
 /// What there is to learn from, in words.

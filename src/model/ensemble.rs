@@ -85,58 +85,81 @@ pub enum FitError {
     Logistic { reason: String },
 }
 
-/// Calibrated probabilities, each in [1e-4, 1 - 1e-4].
+/// Calibrated probabilities, each in [1e-4, 1 - 1e-4]; of the members that the model has.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Score {
     pub ensemble: f64,
     pub xgboost: f64,
-    pub random_forest: f64,
-    pub logistic_regression: f64,
+    pub random_forest: Option<f64>,
+    pub logistic_regression: Option<f64>,
 }
 
 impl Score {
-    pub fn of(&self, member: ServeMember) -> f64 {
+    pub fn of(&self, member: ServeMember) -> Option<f64> {
         match member {
-            ServeMember::Ensemble => self.ensemble,
-            ServeMember::Xgboost => self.xgboost,
+            ServeMember::Ensemble => Some(self.ensemble),
+            ServeMember::Xgboost => Some(self.xgboost),
             ServeMember::RandomForest => self.random_forest,
             ServeMember::LogisticRegression => self.logistic_regression,
         }
     }
+
+    /// What is answered. A model without the served member is refused before it scores,
+    /// so that the ensemble never really stands in.
+    pub fn served(&self, member: ServeMember) -> f64 {
+        self.of(member).unwrap_or(self.ensemble)
+    }
 }
 
-/// What the stack sees of a row: logit, mean share, logit.
+/// What the members say of a row before stack and calibration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RawScore {
+    /// Log-odds.
+    pub xgboost: f64,
+    /// Mean share of positives.
+    pub random_forest: Option<f64>,
+    /// Log-odds.
+    pub logistic_regression: Option<f64>,
+}
+
+/// What the stack sees of a row: logit, mean share, logit; 0 of a member that the model does not have.
 type Inputs = [f64; 3];
 
+/// A model trained elsewhere has the boosted trees only.
 #[derive(Clone, Debug, PartialEq)]
 struct Members {
     xgboost: TreeModel,
-    random_forest: TreeModel,
-    logistic_regression: Linear,
+    random_forest: Option<TreeModel>,
+    logistic_regression: Option<Linear>,
 }
 
 impl Members {
     fn inputs(&self, row: &[f32]) -> Inputs {
+        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
         [
             self.xgboost.score(row),
-            self.random_forest.score(row),
-            self.logistic_regression.logit(row),
+            forest.as_ref().map_or(0.0, |forest| forest.score(row)),
+            linear.as_ref().map_or(0.0, |linear| linear.logit(row)),
         ]
     }
 
     /// Bit for bit what `inputs` gives; `rows` is row-major.
     fn block_inputs(&self, rows: &[f32], columns: usize) -> Vec<Inputs> {
-        let sums = |model: &TreeModel| {
-            let mut sums = vec![model.start(); rows.len() / columns];
-            model.trees.add_sums(rows, columns, &mut sums);
+        let sums = |model: Option<&TreeModel>| {
+            let start = model.map_or(0.0, TreeModel::start);
+            let mut sums = vec![start; rows.len() / columns];
+            if let Some(model) = model {
+                model.trees.add_sums(rows, columns, &mut sums);
+            }
             sums
         };
-        let trees = sums(&self.xgboost)
+        let trees = sums(Some(&self.xgboost))
             .into_iter()
-            .zip(sums(&self.random_forest));
-        let linear = rows
-            .chunks_exact(columns)
-            .map(|row| self.logistic_regression.logit(row));
+            .zip(sums(self.random_forest.as_ref()));
+        let linear = rows.chunks_exact(columns).map(|row| {
+            let linear = self.logistic_regression.as_ref();
+            linear.map_or(0.0, |linear| linear.logit(row))
+        });
         trees
             .zip(linear)
             .map(|((xgboost, forest), linear)| [xgboost, forest, linear])
@@ -154,6 +177,14 @@ struct Stack {
 }
 
 impl Stack {
+    /// Of a model that has the boosted trees only.
+    const XGBOOST: Stack = Stack {
+        xgboost: 1.0,
+        random_forest: 0.0,
+        logistic_regression: 0.0,
+        intercept: 0.0,
+    };
+
     fn at(&self, inputs: &Inputs) -> f64 {
         self.intercept
             + self.xgboost * inputs[0]
@@ -180,17 +211,22 @@ struct Calibrations {
     stack: Stack,
     ensemble: Calibration,
     xgboost: Calibration,
-    random_forest: Calibration,
-    logistic_regression: Calibration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    random_forest: Option<Calibration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    logistic_regression: Option<Calibration>,
 }
 
 impl Calibrations {
     fn score(&self, inputs: &Inputs) -> Score {
+        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
         Score {
             ensemble: self.ensemble.probability(self.stack.at(inputs)),
             xgboost: self.xgboost.probability(inputs[0]),
-            random_forest: self.random_forest.probability(share_logit(inputs[1])),
-            logistic_regression: self.logistic_regression.probability(inputs[2]),
+            random_forest: forest
+                .as_ref()
+                .map(|forest| forest.probability(share_logit(inputs[1]))),
+            logistic_regression: linear.as_ref().map(|linear| linear.probability(inputs[2])),
         }
     }
 }
@@ -213,6 +249,51 @@ impl Ensemble {
         self.columns
     }
 
+    /// Boosted trees that were fitted elsewhere, calibrated on rows at the true base rate.
+    pub fn imported(
+        xgboost: TreeModel,
+        features: &Matrix,
+        labels: &[bool],
+    ) -> Result<Self, FitError> {
+        let weights = vec![1.0; labels.len()];
+        let set = TrainingSet {
+            features,
+            labels,
+            weights: &weights,
+        };
+        check_shape(&set)?;
+        check_classes(&set, "calibrate", &(0..labels.len()).collect::<Vec<_>>())?;
+        let mut scores = vec![xgboost.start(); labels.len()];
+        xgboost
+            .trees
+            .add_sums(&features.data, features.columns, &mut scores);
+        let calibration = Calibration::fit(&scores, labels, &vec![1.0; labels.len()]);
+        Ok(Self {
+            columns: features.columns,
+            members: Members {
+                xgboost,
+                random_forest: None,
+                logistic_regression: None,
+            },
+            calibrations: Calibrations {
+                stack: Stack::XGBOOST,
+                ensemble: calibration.clone(),
+                xgboost: calibration,
+                random_forest: None,
+                logistic_regression: None,
+            },
+        })
+    }
+
+    /// Whether the model has what `model.serve` may name.
+    pub fn has(&self, member: ServeMember) -> bool {
+        match member {
+            ServeMember::Ensemble | ServeMember::Xgboost => true,
+            ServeMember::RandomForest => self.members.random_forest.is_some(),
+            ServeMember::LogisticRegression => self.members.logistic_regression.is_some(),
+        }
+    }
+
     /// `row` has `columns` values.
     pub fn score(&self, row: &[f32]) -> Score {
         self.calibrations.score(&self.members.inputs(row))
@@ -224,6 +305,20 @@ impl Ensemble {
             .par_chunks(BLOCK * self.columns)
             .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
             .map(|inputs| self.calibrations.score(&inputs))
+            .collect()
+    }
+
+    /// What the members say of each row before stack and calibration.
+    pub fn raw_rows(&self, rows: &Matrix) -> Vec<RawScore> {
+        let raw = |[xgboost, forest, linear]: Inputs| RawScore {
+            xgboost,
+            random_forest: self.members.random_forest.is_some().then_some(forest),
+            logistic_regression: self.members.logistic_regression.is_some().then_some(linear),
+        };
+        rows.data
+            .par_chunks(BLOCK * self.columns)
+            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
+            .map(raw)
             .collect()
     }
 
@@ -242,20 +337,24 @@ impl Ensemble {
             random_forest,
             logistic_regression,
         } = &self.members;
-        stack.intercept
-            + xgboost.explain(row, stack.xgboost, contributions)
-            + random_forest.explain(row, stack.random_forest, contributions)
-            + logistic_regression.explain(row, stack.logistic_regression, contributions)
+        let mut bias = stack.intercept + xgboost.explain(row, stack.xgboost, contributions);
+        if let Some(forest) = random_forest {
+            bias += forest.explain(row, stack.random_forest, contributions);
+        }
+        if let Some(linear) = logistic_regression {
+            bias += linear.explain(row, stack.logistic_regression, contributions);
+        }
+        bias
     }
 
-    /// Mean of the two tree members' gain shares: sums to 1, or to 0 when no tree ever split.
+    /// Mean of the tree members' gain shares: sums to 1, or to 0 when no tree ever split.
     pub fn importance(&self) -> Vec<f64> {
         let mut shares = self.members.xgboost.trees.importance(self.columns);
-        for (share, other) in shares
-            .iter_mut()
-            .zip(self.members.random_forest.trees.importance(self.columns))
-        {
-            *share += other;
+        if let Some(forest) = &self.members.random_forest {
+            let others = forest.trees.importance(self.columns);
+            for (share, other) in shares.iter_mut().zip(others) {
+                *share += other;
+            }
         }
         let total: f64 = shares.iter().sum();
         if total > 0.0 {
@@ -269,25 +368,27 @@ impl Ensemble {
         let json = |result: serde_json::Result<Vec<u8>>| {
             result.expect("plain structs cannot fail to serialise")
         };
-        let linear = LinearFile {
-            columns: names.to_vec(),
-            linear: self.members.logistic_regression.clone(),
-        };
-        BTreeMap::from([
+        let mut files = BTreeMap::from([
             (
                 XGBOOST.to_owned(),
                 xgboost_json::write(&self.members.xgboost, names),
             ),
             (
-                FOREST.to_owned(),
-                xgboost_json::write(&self.members.random_forest, names),
-            ),
-            (LINEAR.to_owned(), json(serde_json::to_vec(&linear))),
-            (
                 CALIBRATION.to_owned(),
                 json(serde_json::to_vec(&self.calibrations)),
             ),
-        ])
+        ]);
+        if let Some(forest) = &self.members.random_forest {
+            files.insert(FOREST.to_owned(), xgboost_json::write(forest, names));
+        }
+        if let Some(linear) = &self.members.logistic_regression {
+            let linear = LinearFile {
+                columns: names.to_vec(),
+                linear: linear.clone(),
+            };
+            files.insert(LINEAR.to_owned(), json(serde_json::to_vec(&linear)));
+        }
+        files
     }
 
     /// Takes what `to_files` gave; scores and explanations come out bit-identical.
@@ -307,25 +408,20 @@ impl Ensemble {
                 reason: error.to_string(),
             }
         };
-        let LinearFile { columns, linear } =
-            serde_json::from_slice(bytes(LINEAR)?).map_err(json(LINEAR))?;
-        check_columns(LINEAR, &columns, names)?;
-        linear
-            .check(names.len())
-            .map_err(|reason| LoadError::Unsupported {
-                file: LINEAR,
-                reason,
-            })?;
         let calibrations: Calibrations =
             serde_json::from_slice(bytes(CALIBRATION)?).map_err(json(CALIBRATION))?;
         let Calibrations {
+            stack: _,
             ensemble,
             xgboost,
             random_forest,
             logistic_regression,
-            ..
         } = &calibrations;
-        for calibration in [ensemble, xgboost, random_forest, logistic_regression] {
+        for calibration in [ensemble, xgboost]
+            .into_iter()
+            .chain(random_forest)
+            .chain(logistic_regression)
+        {
             calibration
                 .check()
                 .map_err(|reason| LoadError::Unsupported {
@@ -333,17 +429,33 @@ impl Ensemble {
                     reason: reason.to_owned(),
                 })?;
         }
+        // What is calibrated is there.
+        let trees = |file, objective| xgboost_json::read(file, bytes(file)?, objective, names);
+        let random_forest = random_forest
+            .is_some()
+            .then(|| trees(FOREST, Objective::SquaredError))
+            .transpose()?;
+        let logistic_regression = logistic_regression
+            .is_some()
+            .then(|| {
+                let LinearFile { columns, linear } =
+                    serde_json::from_slice(bytes(LINEAR)?).map_err(json(LINEAR))?;
+                check_columns(LINEAR, &columns, names)?;
+                linear
+                    .check(names.len())
+                    .map_err(|reason| LoadError::Unsupported {
+                        file: LINEAR,
+                        reason,
+                    })?;
+                Ok(linear)
+            })
+            .transpose()?;
         Ok(Self {
             columns: names.len(),
             members: Members {
-                xgboost: xgboost_json::read(XGBOOST, bytes(XGBOOST)?, Objective::Logistic, names)?,
-                random_forest: xgboost_json::read(
-                    FOREST,
-                    bytes(FOREST)?,
-                    Objective::SquaredError,
-                    names,
-                )?,
-                logistic_regression: linear,
+                xgboost: trees(XGBOOST, Objective::Logistic)?,
+                random_forest,
+                logistic_regression,
             },
             calibrations,
         })
@@ -420,8 +532,8 @@ pub fn fit(
     let calibrations = Calibrations {
         ensemble: calibrate(&|inputs| stack.at(inputs)),
         xgboost: calibrate(&|inputs| inputs[0]),
-        random_forest: calibrate(&|inputs| share_logit(inputs[1])),
-        logistic_regression: calibrate(&|inputs| inputs[2]),
+        random_forest: Some(calibrate(&|inputs| share_logit(inputs[1]))),
+        logistic_regression: Some(calibrate(&|inputs| inputs[2])),
         stack,
     };
     progress("calibration", 1.0);
@@ -531,10 +643,10 @@ impl Fitter<'_> {
         });
         let members = Members {
             xgboost,
-            random_forest: forest::fit(&data, rows, random_forest, *seed, &|share| {
+            random_forest: Some(forest::fit(&data, rows, random_forest, *seed, &|share| {
                 progress("random_forest", share)
-            }),
-            logistic_regression: {
+            })),
+            logistic_regression: Some({
                 let linear = logistic::fit(
                     features,
                     labels,
@@ -546,15 +658,12 @@ impl Fitter<'_> {
                 let linear = linear.map_err(|reason| FitError::Logistic { reason })?;
                 progress("logistic_regression", 1.0);
                 linear
-            },
+            }),
         };
         Ok((members, losses))
     }
 
-    /// Row weights with class weights, for the tree members. The ratio is the
-    /// square root of that of the classes: with the full one a few positives
-    /// decide whole leaves (boosted trees and forest, 1.4 % positives: average
-    /// precision 0.105 and 0.108 against 0.114 and 0.121). Scaled to a mean of 1 over `rows` so that
+    /// Row weights with class weights, for the tree members. Scaled to a mean of 1 over `rows` so that
     /// `min_child_weight` does not depend on how negatives were sampled.
     fn weights(&self, rows: &[usize], imbalance: Imbalance) -> Vec<f32> {
         let sum = |class: bool| {
@@ -564,10 +673,7 @@ impl Fitter<'_> {
                 .sum::<f64>()
         };
         let (positive, negative) = (sum(true), sum(false));
-        let ratio = match imbalance {
-            Imbalance::ClassWeight => (negative / positive).sqrt(),
-            Imbalance::None => 1.0,
-        };
+        let ratio = imbalance.ratio(positive, negative);
         let scale = rows.len() as f64 / (positive * ratio + negative);
         self.set
             .weights
@@ -594,19 +700,20 @@ impl Fitter<'_> {
     }
 }
 
-fn check(set: &TrainingSet, split: &Split) -> Result<(), FitError> {
+fn shape(what: &'static str, found: usize, expected: String) -> Result<(), FitError> {
+    Err(FitError::Shape {
+        what,
+        found,
+        expected,
+    })
+}
+
+fn check_shape(set: &TrainingSet) -> Result<(), FitError> {
     let TrainingSet {
         features,
         labels,
         weights,
     } = set;
-    let shape = |what, found: usize, expected: String| {
-        Err(FitError::Shape {
-            what,
-            found,
-            expected,
-        })
-    };
     if !(1..=MAX_COLUMNS).contains(&features.columns) {
         return shape("columns", features.columns, format!("1 to {MAX_COLUMNS}"));
     }
@@ -624,6 +731,16 @@ fn check(set: &TrainingSet, split: &Split) -> Result<(), FitError> {
             format!("one for each of {} labels", labels.len()),
         );
     }
+    Ok(())
+}
+
+fn check(set: &TrainingSet, split: &Split) -> Result<(), FitError> {
+    check_shape(set)?;
+    let TrainingSet {
+        features,
+        labels,
+        weights,
+    } = set;
     let folds = split
         .folds
         .iter()
@@ -809,7 +926,7 @@ mod tests {
         ensemble
             .score_rows(features)
             .iter()
-            .map(|score| score.of(member))
+            .filter_map(|score| score.of(member))
             .collect()
     }
 
@@ -987,7 +1104,7 @@ mod tests {
         let mut bounds = ensemble
             .score_rows(&features)
             .into_iter()
-            .flat_map(|score| ServeMember::ALL.map(|member| score.of(member)));
+            .flat_map(|score| ServeMember::ALL.map(|member| score.of(member).unwrap()));
         assert!(bounds.all(|p| (1e-4..=1.0 - 1e-4).contains(&p)));
     }
 
@@ -1015,7 +1132,7 @@ mod tests {
         assert!(
             ServeMember::ALL
                 .iter()
-                .all(|member| score.of(*member).is_finite())
+                .all(|member| score.of(*member).unwrap().is_finite())
         );
     }
 
@@ -1084,7 +1201,8 @@ mod tests {
             ensemble
                 .score_rows(&features)
                 .iter()
-                .all(|score| score.ensemble.is_finite() && score.logistic_regression.is_finite())
+                .all(|score| score.ensemble.is_finite()
+                    && score.logistic_regression.unwrap().is_finite())
         );
     }
 

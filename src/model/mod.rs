@@ -20,10 +20,10 @@ mod params;
 mod tree;
 mod xgboost_json;
 
-pub use ensemble::{Ensemble, FitError, FitParams, Fold, Score, Split, TrainingSet, fit};
+pub use ensemble::{Ensemble, FitError, FitParams, Fold, RawScore, Score, Split, TrainingSet, fit};
 pub use matrix::Matrix;
 pub use params::{ForestParams, Imbalance, LogisticParams, XgboostParams};
-pub use xgboost_json::LoadError;
+pub use xgboost_json::{LoadError, TreeModel, import};
 
 fn logit(p: f64) -> f64 {
     (p / (1.0 - p)).ln()

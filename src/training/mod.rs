@@ -1,12 +1,14 @@
 //! From recorded history to a fitted, calibrated, evaluated ensemble. Pure:
 //! the same history and seed give the same bytes on any number of threads.
 
+mod dataset;
 mod facts;
 mod replay;
 mod sample;
 
 use std::time::Duration;
 
+pub use dataset::{Dataset, DatasetRow};
 pub use facts::LabelReport;
 pub use replay::{Replay, TargetRows, replay};
 
@@ -15,7 +17,7 @@ use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
 use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
-use crate::model::{Ensemble, FitError, FitParams};
+use crate::model::{Ensemble, FitError, FitParams, TreeModel};
 use crate::surrogate;
 use crate::tracker::Limits;
 use sample::{Sample, Slices};
@@ -91,6 +93,46 @@ pub fn train(
     force: bool,
     progress: Progress,
 ) -> Result<Trained, TrainError> {
+    let slices = slices(replay, plan, force)?;
+    let sample = Sample::draw(replay, &slices, plan);
+    let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
+    let full = sample.fit(replay, &columns, plan, &|stage, share| {
+        progress(&format!("full: {stage}"), share)
+    })?;
+    let snapshot = fit_snapshot(&sample, replay, plan, progress)?;
+    Ok(finish(
+        history, replay, plan, &slices, full, snapshot, progress,
+    ))
+}
+
+/// The same with boosted trees that were fitted elsewhere: they are calibrated, given their threshold and
+/// evaluated as those of [`train`] are. What answers bodies without history is fitted here.
+pub fn import(
+    history: &History,
+    replay: &Replay,
+    plan: &Plan,
+    xgboost: TreeModel,
+    force: bool,
+    progress: Progress,
+) -> Result<Trained, TrainError> {
+    let slices = slices(replay, plan, force)?;
+    let (from, until) = slices.calibrate;
+    let (rows, labels): (Vec<usize>, Vec<bool>) = replay.labelled(from, until).into_iter().unzip();
+    let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
+    let full = Ensemble::imported(
+        xgboost,
+        &replay.features.select_rows(rows, &columns),
+        &labels,
+    )?;
+    let sample = Sample::draw(replay, &slices, plan);
+    let snapshot = fit_snapshot(&sample, replay, plan, progress)?;
+    Ok(finish(
+        history, replay, plan, &slices, full, snapshot, progress,
+    ))
+}
+
+/// The slices of time, with enough incidents in those that are learned from.
+fn slices(replay: &Replay, plan: &Plan, force: bool) -> Result<Slices, TrainError> {
     if replay.targets.is_empty() || replay.features.rows() == 0 {
         return Err(TrainError::NoTargets);
     }
@@ -109,17 +151,31 @@ pub fn train(
             });
         }
     }
+    Ok(slices)
+}
 
-    let sample = Sample::draw(replay, &slices, plan);
-    let full_columns: Vec<usize> = (0..plan.catalogue.len()).collect();
-    let full = sample.fit(replay, &full_columns, plan, &|stage, share| {
-        progress(&format!("full: {stage}"), share)
-    })?;
-    let snapshot_columns = plan.catalogue.snapshot_columns();
-    let snapshot = sample.fit(replay, &snapshot_columns, plan, &|stage, share| {
+fn fit_snapshot(
+    sample: &Sample,
+    replay: &Replay,
+    plan: &Plan,
+    progress: Progress,
+) -> Result<Ensemble, FitError> {
+    let columns = plan.catalogue.snapshot_columns();
+    sample.fit(replay, &columns, plan, &|stage, share| {
         progress(&format!("snapshot: {stage}"), share)
-    })?;
+    })
+}
 
+/// Chooses the threshold of calibrated ensembles and evaluates them on the last slice.
+fn finish(
+    history: &History,
+    replay: &Replay,
+    plan: &Plan,
+    slices: &Slices,
+    full: Ensemble,
+    snapshot: Ensemble,
+    progress: Progress,
+) -> Trained {
     progress("evaluation", 0.0);
     let scores = full.score_rows(&replay.features);
     let budget = evaluation::per_target_week(plan.false_alarms_per_week, replay.targets.len());
@@ -151,6 +207,7 @@ pub fn train(
         .labelled(slices.test, replay.steps)
         .into_iter()
         .unzip();
+    let snapshot_columns = plan.catalogue.snapshot_columns();
     let snapshot_scores =
         snapshot.score_rows(&replay.features.select_rows(rows, &snapshot_columns));
     let judged = snapshot_scores
@@ -168,7 +225,7 @@ pub fn train(
         )
     });
     progress("evaluation", 1.0);
-    Ok(Trained {
+    Trained {
         surrogate,
         full,
         snapshot,
@@ -177,5 +234,5 @@ pub fn train(
         prior,
         evaluation,
         snapshot_quality,
-    })
+    }
 }
