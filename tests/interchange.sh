@@ -10,13 +10,23 @@ need cargo=cargo curl=curl jq=jq python3=python3 prometheus=prometheus promtool=
 cargo build --release --locked --quiet
 forewarn=$PWD/target/release/forewarn
 
+work=$(mktemp -d)
+pids=()
+finish() {
+  [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  wait
+  rm -rf "$work"
+}
+trap finish EXIT
+
 venv=target/interchange-venv
 # xgboost-cpu is the same library without the code for GPUs, a twentieth in size.
 packages=(xgboost-cpu==3.2.0 pyarrow==26.0.1 numpy==2.4.6)
 if ! "$venv/bin/python" -c 'import xgboost, pyarrow' 2>/dev/null; then
-  python3 -m venv "$venv" 2>/dev/null || { need pip3=python3-pip && need true=python3-venv && python3 -m venv "$venv"; }
+  # Debian has venv in a package of its own, which brings no program of that name.
+  python3 -m venv "$venv" >/dev/null || { need python3-venv=python3-venv && python3 -m venv --clear "$venv"; }
   if ! "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"; then
-    if "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$(mktemp -d)" numpy; then
+    if "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$work" numpy; then
       echo "FAIL  pip's index answers, but ${packages[*]} cannot be installed" >&2
       exit 1
     fi
@@ -32,14 +42,6 @@ for number in "$prometheus_port" "$port"; do
     exit 1
   fi
 done
-work=$(mktemp -d)
-pids=()
-finish() {
-  [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
-  wait
-  rm -rf "$work"
-}
-trap finish EXIT
 failures=0
 check() { # check WHAT COMMAND...
   local what=$1

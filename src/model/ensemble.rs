@@ -1091,6 +1091,21 @@ mod tests {
         assert!(xor > 2.0 * noise, "{importance:?}");
     }
 
+    /// XGBoost adds in single precision.
+    #[test]
+    fn the_forest_is_added_without_rounding_in_single_precision() {
+        let (ensemble, features, _) = fitted(6000);
+        let forest = ensemble.members.random_forest.unwrap();
+        for i in 0..300 {
+            let row = features.row(i);
+            let leaves = forest.trees.roots.iter().map(|root| {
+                let leaf = forest.trees.leaf(*root, row);
+                forest.trees.nodes[leaf].threshold
+            });
+            assert_eq!(f64::from(leaves.sum::<f32>()), forest.score(row));
+        }
+    }
+
     #[test]
     fn blocks_and_files_give_the_same_bits() {
         let (ensemble, features, _) = fitted(6000);
