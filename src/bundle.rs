@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::assessment::Reason;
 use crate::evaluation::baselines::Prior;
 use crate::features::{Catalogue, FeatureSpec};
-use crate::model::{Ensemble, EnsembleShap, LoadError, Matrix, Score};
+use crate::model::{Ensemble, EnsembleShap, LoadError, Matrix, RawScore, Score};
 use crate::time::{Timestamp, format_duration};
-use crate::types::Signal;
+use crate::types::{ServeMember, Signal};
 use crate::window::Window;
 
 pub const FORMAT_VERSION: u32 = 1;
@@ -225,6 +225,28 @@ impl Bundle {
         }
     }
 
+    /// What `model.serve` may name of this model.
+    pub fn members(&self) -> impl Iterator<Item = ServeMember> + '_ {
+        ServeMember::ALL
+            .into_iter()
+            .filter(|member| self.full.has(*member))
+    }
+
+    /// Why this model cannot answer as `model.serve` wants it; `None` when it can.
+    pub fn lacks(&self, serve: ServeMember) -> Option<String> {
+        if self.full.has(serve) {
+            return None;
+        }
+        let own: Vec<&str> = self.members().map(ServeMember::name).collect();
+        Some(format!(
+            "model {} of {} origin has no {}, which model.serve names: set model.serve to {}, or promote another model",
+            self.manifest.id,
+            self.manifest.origin.name(),
+            serve.name(),
+            own.join(" or ")
+        ))
+    }
+
     /// Features of a window whose newest slot is `t`.
     pub fn features(&self, window: &Window, t: Timestamp) -> Vec<f32> {
         let mut row = vec![f32::NAN; self.catalogue.len()];
@@ -244,6 +266,11 @@ impl Bundle {
     /// The ensemble over all features.
     pub fn full(&self) -> &Ensemble {
         &self.full
+    }
+
+    /// What the members say of each row before stack and calibration.
+    pub fn raw_rows(&self, features: &Matrix) -> Vec<RawScore> {
+        self.full.raw_rows(features)
     }
 
     /// [`Bundle::score_snapshot`] of each row, faster; the rows have all columns.

@@ -247,7 +247,7 @@ impl Fleet {
     }
 
     fn risk(&self, score: Score) -> Risk {
-        let probability = score.of(self.settings.serve);
+        let probability = score.served(self.settings.serve);
         Risk {
             probability,
             score,

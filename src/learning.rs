@@ -86,13 +86,7 @@ pub fn bundle(
         features: plan.catalogue.specs(),
         step_seconds: config.step.as_secs_f64(),
         horizon_seconds: config.horizon.as_secs_f64(),
-        label: LabelDefinition {
-            queries: config.failure.queries.clone(),
-            alerts: config.failure.alerts.clone(),
-            min_duration_seconds: config.failure.min_duration.as_secs_f64(),
-            merge_gap_seconds: config.failure.merge_gap.as_secs_f64(),
-            recovery_seconds: config.train.recovery.as_secs_f64(),
-        },
+        label: label_definition(config),
         training: TrainingFacts {
             start: report.start.clone(),
             end: report.end.clone(),
@@ -160,6 +154,16 @@ pub fn write_up(
         report: report::render(&subject),
         table,
         bundle,
+    }
+}
+
+pub fn label_definition(config: &Config) -> LabelDefinition {
+    LabelDefinition {
+        queries: config.failure.queries.clone(),
+        alerts: config.failure.alerts.clone(),
+        min_duration_seconds: config.failure.min_duration.as_secs_f64(),
+        merge_gap_seconds: config.failure.merge_gap.as_secs_f64(),
+        recovery_seconds: config.train.recovery.as_secs_f64(),
     }
 }
 

@@ -19,6 +19,8 @@ step "unit and integration tests"
 cargo test --locked --quiet
 step "alerting rules and configs"
 tests/rules.sh
+step "models and data to XGBoost and back"
+tests/interchange.sh
 step "the whole chain on real servers"
 tests/e2e.sh
 step "all checks passed"

@@ -55,7 +55,7 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
     let dir = model_dir(args.model, &config)?;
     let bundle = artifact::open(&dir)?;
     let manifest = &bundle.manifest;
-    check_fit(manifest, &config)?;
+    check_fit(&bundle, &config)?;
     let facts = &manifest.training;
     let learned = format!(
         "model {} has learned from {} to {}",

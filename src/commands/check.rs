@@ -191,5 +191,5 @@ fn model(args: ModelArgs) -> anyhow::Result<()> {
         manifest.training.end,
         manifest.training.incidents
     );
-    check_fit(manifest, &config)
+    check_fit(&bundle, &config)
 }

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, bail};
 
-use super::Usage;
 use super::progress::Bars;
+use super::{Usage, now};
 use crate::config::Config;
 use crate::fetch::{self, Fetched, Purpose};
 use crate::history::History;
@@ -17,6 +17,43 @@ use crate::webhook::{self, OwnAlerts};
 const MAX_STEPS: i64 = 1_000_000;
 /// Grid points of all targets at most; each takes some 200 bytes of memory.
 const MAX_POINTS: i64 = 100_000_000;
+
+/// Which history to learn from.
+#[derive(Debug, clap::Args)]
+pub struct HistoryArgs {
+    /// Start of the history to learn from; RFC 3339, unix seconds or relative (30d). Default: train.range before the end.
+    #[arg(long, value_name = "TIME")]
+    start: Option<String>,
+    /// End of the history to learn from.
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    end: String,
+    /// Learn even from answers that Prometheus calls incomplete.
+    #[arg(long)]
+    allow_partial: bool,
+}
+
+impl HistoryArgs {
+    /// First and last grid point.
+    pub fn range(&self, config: &Config) -> anyhow::Result<(Timestamp, Timestamp)> {
+        let now = now();
+        let end = time("--end", &self.end, now)?;
+        let start = match &self.start {
+            Some(start) => time("--start", start, now)?,
+            None => end.minus(config.train.range),
+        };
+        range(config, start, end, now)
+    }
+
+    pub fn read(
+        &self,
+        config: &Config,
+        start: Timestamp,
+        end: Timestamp,
+        bars: &Bars,
+    ) -> anyhow::Result<History> {
+        read(config, start, end, self.allow_partial, bars)
+    }
+}
 
 /// The instant that a flag gives.
 pub fn time(flag: &'static str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {

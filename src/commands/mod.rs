@@ -2,6 +2,7 @@
 
 mod backtest;
 mod check;
+mod dataset;
 mod history;
 mod logging;
 mod model;
@@ -19,7 +20,7 @@ use anyhow::bail;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::artifact::ArtifactError;
-use crate::bundle::Manifest;
+use crate::bundle::Bundle;
 use crate::config::{Config, ConfigError, Environment};
 use crate::models;
 use crate::time::Timestamp;
@@ -51,8 +52,10 @@ enum Command {
     /// A row is a body of POST /predict: the model's signals as numbers, null or absent where unknown, and
     /// optionally `history`. A live `target` exists only in `forewarn serve`. Rows are scored as of now.
     Predict(predict::PredictArgs),
-    /// List, look at and choose the served model.
+    /// List, look at and choose the served model; exchange its trees with XGBoost.
     Model(model::ModelArgs),
+    /// Hand the training matrix to other tools.
+    Dataset(dataset::DatasetArgs),
     /// Check a config, its queries or a model.
     Check(check::CheckArgs),
     /// Simulate a fleet to try forewarn on.
@@ -98,9 +101,12 @@ fn model_dir(flag: Option<PathBuf>, config: &Config) -> Result<PathBuf, Artifact
 }
 
 /// Refuses a model that cannot score what the config describes.
-fn check_fit(manifest: &Manifest, config: &Config) -> anyhow::Result<()> {
+fn check_fit(bundle: &Bundle, config: &Config) -> anyhow::Result<()> {
     let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
-    match manifest.misfit(&signals, config.step, config.horizon) {
+    let misfit = bundle
+        .manifest
+        .misfit(&signals, config.step, config.horizon);
+    match misfit.or_else(|| bundle.lacks(config.model.serve)) {
         Some(why) => bail!("{why}"),
         None => Ok(()),
     }
@@ -122,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Backtest(args) => backtest::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Model(args) => model::run(args),
+        Command::Dataset(args) => dataset::run(args),
         Command::Check(args) => check::run(args),
         Command::Simulate(args) => simulate::run(args),
     };

@@ -1,12 +1,22 @@
-//! `forewarn model`: which models there are, what one is, which one is served.
+//! `forewarn model`: which models there are, what one is, which one is served; and their trees as XGBoost's.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::{ConfigFile, Output, check_fit};
+use super::train::{self, LearnArgs};
+use super::{ConfigFile, Output, check_fit, model_dir};
 use crate::artifact;
+use crate::bundle::Origin;
 use crate::config::Config;
+use crate::learning;
 use crate::models::{self, Entry};
+use crate::output::{self, OutputError};
+use crate::training;
+use crate::types::ServeMember;
 
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
@@ -24,6 +34,50 @@ enum ModelCommand {
     Promote(PromoteArgs),
     /// Go back to the model that was served before; once more returns to this one.
     Rollback(ConfigFile),
+    /// Write a tree member as an XGBoost model that Python's xgboost loads.
+    Export(ExportArgs),
+    /// Take boosted trees that XGBoost trained elsewhere: calibrate, evaluate and serve them.
+    ///
+    /// The trees must be a binary:logistic model over the features that `forewarn dataset export` writes with
+    /// this configuration. They are calibrated and given their threshold on the calibration slice of the
+    /// history, evaluated on its test slice like a model of `forewarn train`, and promoted unless --out is
+    /// given. For figures that mean something give the --start and --end of the export, and train on its
+    /// `fit` slice only. All trees of the file count, also those after an early stop's best iteration.
+    Import(ImportArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The model directory; default: the served one under model.path.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = TreeMember::Xgboost)]
+    member: TreeMember,
+    /// The file to write; only an XGBoost JSON file is replaced.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum TreeMember {
+    /// binary:logistic; its margin is the log-odds before calibration.
+    Xgboost,
+    /// reg:squarederror; its prediction is the mean share of positives before calibration.
+    RandomForest,
+}
+
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The model, as `booster.save_model("model.json")` writes it.
+    #[arg(long, value_name = "FILE")]
+    xgboost: PathBuf,
+    #[command(flatten)]
+    learn: LearnArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,7 +123,76 @@ pub fn run(args: ModelArgs) -> anyhow::Result<()> {
             })?;
             promote(&config, &previous)
         }
+        ModelCommand::Export(args) => export(args),
+        ModelCommand::Import(args) => import(&args),
     }
+}
+
+fn export(args: ExportArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    output::check_replaceable(&args.output, output::XGBOOST_JSON).context("--output")?;
+    let dir = model_dir(args.model, &config)?;
+    let bundle = artifact::open(&dir)?;
+    let file = match args.member {
+        TreeMember::Xgboost => "full/xgboost.json",
+        TreeMember::RandomForest => "full/random_forest.json",
+    };
+    let mut files = bundle.files();
+    let bytes = files.remove(file).with_context(|| {
+        format!(
+            "model {} of {} origin has no {file}",
+            bundle.manifest.id,
+            bundle.manifest.origin.name()
+        )
+    })?;
+    output::write::<OutputError>(&args.output, |out| {
+        out.write_all(&bytes).map_err(|source| OutputError::Io {
+            path: args.output.clone(),
+            source,
+        })
+    })?;
+    eprintln!(
+        "{file} of model {} written to {}",
+        bundle.manifest.id,
+        args.output.display()
+    );
+    Ok(())
+}
+
+/// Bytes of an XGBoost model at most: some two thousand trees of depth ten.
+const MAX_MODEL_BYTES: u64 = 256 << 20;
+
+fn import(args: &ImportArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let serve = config.model.serve;
+    if ![ServeMember::Ensemble, ServeMember::Xgboost].contains(&serve) {
+        bail!(
+            "an imported model has no {}, which model.serve names: set it to ensemble or xgboost",
+            serve.name()
+        );
+    }
+    let path = args.xgboost.display();
+    let mut bytes = Vec::new();
+    File::open(&args.xgboost)
+        .and_then(|file| file.take(MAX_MODEL_BYTES + 1).read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {path}"))?;
+    if bytes.len() as u64 > MAX_MODEL_BYTES {
+        bail!(
+            "{path} is larger than {} MiB: train fewer or shallower trees",
+            MAX_MODEL_BYTES >> 20
+        );
+    }
+    let names = learning::plan(&config).catalogue.names();
+    let trees = crate::model::import(&bytes, &names).with_context(|| path.to_string())?;
+    drop(bytes);
+    train::learn(
+        &config,
+        &args.learn,
+        Origin::Imported,
+        |history, replay, plan, force, progress| {
+            training::import(history, replay, plan, trees, force, progress)
+        },
+    )
 }
 
 fn list(config: &Config, output: Output) -> anyhow::Result<()> {
@@ -183,7 +306,7 @@ fn promote(config: &Config, name: &str) -> anyhow::Result<()> {
             folder.display()
         );
     }
-    check_fit(&artifact::open(&dir)?.manifest, config)?;
+    check_fit(&artifact::open(&dir)?, config)?;
     let before = models::served(folder)?;
     models::promote(folder, name)?;
     match before {

@@ -47,6 +47,9 @@ enum Format {
 pub fn run(args: PredictArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     let bundle = artifact::open(&model_dir(args.model, &config)?)?;
+    if let Some(why) = bundle.lacks(config.model.serve) {
+        bail!("{why}");
+    }
     let rows = Rows {
         bundle: &bundle,
         config: &config,

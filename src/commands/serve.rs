@@ -119,6 +119,11 @@ fn load_model(app: &App, signals: &[Signal], now: Timestamp) -> Option<Arc<Bundl
             return None;
         }
     };
+    if let Some(why) = bundle.lacks(config.model.serve) {
+        error!("no model is served, /predict answers 503; repair this and start again: {why}");
+        app.metrics.model_reload.failed();
+        return None;
+    }
     let manifest = &bundle.manifest;
     info!(model = %manifest.id, origin = manifest.origin.name(), "model loaded");
     app.model.store(Some(bundle.clone()));

@@ -6,35 +6,37 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use super::history;
+use super::history::HistoryArgs;
 use super::progress::Bars;
-use super::{ConfigFile, Output, now};
+use super::{ConfigFile, Output};
 use crate::artifact;
 use crate::bundle::Origin;
+use crate::config::Config;
+use crate::history::History;
 use crate::learning;
 use crate::models;
-use crate::training;
+use crate::training::{self, Plan, Progress, Replay, TrainError, Trained};
 
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Start of the history to learn from; RFC 3339, unix seconds or relative (30d). Default: train.range before the end.
-    #[arg(long, value_name = "TIME")]
-    start: Option<String>,
-    /// End of the history to learn from.
-    #[arg(long, value_name = "TIME", default_value = "now")]
-    end: String,
-    /// Write the model to this directory instead of a new one under model.path, and do not promote it.
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    learn: LearnArgs,
     /// Where the history comes from; a model of simulated origin never pages.
     #[arg(long, value_enum, default_value_t = Origin::History)]
     origin: Origin,
-    /// Learn even from answers that Prometheus calls incomplete.
-    #[arg(long)]
-    allow_partial: bool,
-    /// Fit even with hardly any incident.
+}
+
+/// How a model is made and where it is written.
+#[derive(Debug, clap::Args)]
+pub struct LearnArgs {
+    #[command(flatten)]
+    history: HistoryArgs,
+    /// Write the model to this directory instead of a new one under model.path, and do not promote it.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on even with hardly any incident.
     #[arg(long)]
     force: bool,
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -42,24 +44,32 @@ pub struct TrainArgs {
 }
 
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let config = args.config.load()?;
-    let now = now();
-    let end = history::time("--end", &args.end, now)?;
-    let start = match &args.start {
-        Some(start) => history::time("--start", start, now)?,
-        None => end.minus(config.train.range),
-    };
-    let (start, end) = history::range(&config, start, end, now)?;
+    learn(
+        &args.config.load()?,
+        &args.learn,
+        args.origin,
+        training::train,
+    )
+}
+
+/// Reads the history, makes a model with `fit`, and writes it.
+pub fn learn(
+    config: &Config,
+    args: &LearnArgs,
+    origin: Origin,
+    fit: impl FnOnce(&History, &Replay, &Plan, bool, Progress) -> Result<Trained, TrainError>,
+) -> anyhow::Result<()> {
+    let (start, end) = args.history.range(config)?;
     if let Some(dir) = &args.out {
         artifact::check_replaceable(dir).context("--out")?;
     }
 
     let began = Instant::now();
     let bars = Bars::new();
-    let fetched = history::read(&config, start, end, args.allow_partial, &bars)?;
+    let fetched = args.history.read(config, start, end, &bars)?;
     let fetch_seconds = began.elapsed().as_secs_f64();
 
-    let plan = learning::plan(&config);
+    let plan = learning::plan(config);
     let progress = |stage: &str, share: f64| bars.show(stage, share);
     let replay = training::replay(&fetched, &plan, &progress);
     let report = replay.report(&fetched, &plan);
@@ -70,17 +80,8 @@ pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     }
 
     let fitting = Instant::now();
-    let trained = training::train(&fetched, &replay, &plan, args.force, &progress)?;
-
-    let written = learning::write_up(
-        &config,
-        &plan,
-        &fetched,
-        &replay,
-        &report,
-        trained,
-        args.origin,
-    );
+    let trained = fit(&fetched, &replay, &plan, args.force, &progress)?;
+    let written = learning::write_up(config, &plan, &fetched, &replay, &report, trained, origin);
     bars.finish();
     let (bundle, table) = (written.bundle, written.table);
     let dir = match &args.out {

@@ -21,55 +21,77 @@ const CALIBRATION: &str = "calibration.json";
 /// Rows scored at a time, one core each.
 pub(super) const BLOCK: usize = 1024;
 
-/// Calibrated probabilities, each in [1e-4, 1 - 1e-4].
+/// Calibrated probabilities, each in [1e-4, 1 - 1e-4]; of the members that the model has.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Score {
     pub ensemble: f64,
     pub xgboost: f64,
-    pub random_forest: f64,
-    pub logistic_regression: f64,
+    pub random_forest: Option<f64>,
+    pub logistic_regression: Option<f64>,
 }
 
 impl Score {
-    pub fn of(&self, member: ServeMember) -> f64 {
+    pub fn of(&self, member: ServeMember) -> Option<f64> {
         match member {
-            ServeMember::Ensemble => self.ensemble,
-            ServeMember::Xgboost => self.xgboost,
+            ServeMember::Ensemble => Some(self.ensemble),
+            ServeMember::Xgboost => Some(self.xgboost),
             ServeMember::RandomForest => self.random_forest,
             ServeMember::LogisticRegression => self.logistic_regression,
         }
     }
+
+    /// What is answered. A model without the served member is refused before it scores,
+    /// so that the ensemble never really stands in.
+    pub fn served(&self, member: ServeMember) -> f64 {
+        self.of(member).unwrap_or(self.ensemble)
+    }
 }
 
-/// What the stack sees of a row: logit, mean share, logit.
+/// What the members say of a row before stack and calibration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RawScore {
+    /// Log-odds.
+    pub xgboost: f64,
+    /// Mean share of positives.
+    pub random_forest: Option<f64>,
+    /// Log-odds.
+    pub logistic_regression: Option<f64>,
+}
+
+/// What the stack sees of a row: logit, mean share, logit; 0 of a member that the model does not have.
 pub(super) type Inputs = [f64; 3];
 
+/// A model trained elsewhere has the boosted trees only.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Members {
     pub xgboost: TreeModel,
-    pub random_forest: TreeModel,
-    pub logistic_regression: Linear,
+    pub random_forest: Option<TreeModel>,
+    pub logistic_regression: Option<Linear>,
 }
 
 impl Members {
     fn inputs(&self, row: &[f32]) -> Inputs {
+        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
         [
             self.xgboost.score(row),
-            self.random_forest.score(row),
-            self.logistic_regression.logit(row),
+            forest.as_ref().map_or(0.0, |forest| forest.score(row)),
+            linear.as_ref().map_or(0.0, |linear| linear.logit(row)),
         ]
     }
 
     /// Bit for bit what `inputs` gives; `rows` is row-major.
     pub fn block_inputs(&self, rows: &[f32], columns: usize) -> Vec<Inputs> {
+        let none = || vec![0.0; rows.len() / columns];
+        let forest = self.random_forest.as_ref();
         let trees = self
             .xgboost
             .block_scores(rows, columns)
             .into_iter()
-            .zip(self.random_forest.block_scores(rows, columns));
-        let linear = rows
-            .chunks_exact(columns)
-            .map(|row| self.logistic_regression.logit(row));
+            .zip(forest.map_or_else(none, |forest| forest.block_scores(rows, columns)));
+        let linear = rows.chunks_exact(columns).map(|row| {
+            let linear = self.logistic_regression.as_ref();
+            linear.map_or(0.0, |linear| linear.logit(row))
+        });
         trees
             .zip(linear)
             .map(|((xgboost, forest), linear)| [xgboost, forest, linear])
@@ -87,6 +109,14 @@ pub(super) struct Stack {
 }
 
 impl Stack {
+    /// Of a model that has the boosted trees only.
+    pub const XGBOOST: Stack = Stack {
+        xgboost: 1.0,
+        random_forest: 0.0,
+        logistic_regression: 0.0,
+        intercept: 0.0,
+    };
+
     pub fn at(&self, inputs: &Inputs) -> f64 {
         self.intercept
             + self.xgboost * inputs[0]
@@ -113,17 +143,22 @@ pub(super) struct Calibrations {
     pub stack: Stack,
     pub ensemble: Calibration,
     pub xgboost: Calibration,
-    pub random_forest: Calibration,
-    pub logistic_regression: Calibration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub random_forest: Option<Calibration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logistic_regression: Option<Calibration>,
 }
 
 impl Calibrations {
     fn score(&self, inputs: &Inputs) -> Score {
+        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
         Score {
             ensemble: self.ensemble.probability(self.stack.at(inputs)),
             xgboost: self.xgboost.probability(inputs[0]),
-            random_forest: self.random_forest.probability(share_logit(inputs[1])),
-            logistic_regression: self.logistic_regression.probability(inputs[2]),
+            random_forest: forest
+                .as_ref()
+                .map(|forest| forest.probability(share_logit(inputs[1]))),
+            logistic_regression: linear.as_ref().map(|linear| linear.probability(inputs[2])),
         }
     }
 }
@@ -146,6 +181,15 @@ impl Ensemble {
         self.columns
     }
 
+    /// Whether the model has what `model.serve` may name.
+    pub fn has(&self, member: ServeMember) -> bool {
+        match member {
+            ServeMember::Ensemble | ServeMember::Xgboost => true,
+            ServeMember::RandomForest => self.members.random_forest.is_some(),
+            ServeMember::LogisticRegression => self.members.logistic_regression.is_some(),
+        }
+    }
+
     /// `row` has `columns` values.
     pub fn score(&self, row: &[f32]) -> Score {
         self.calibrations.score(&self.members.inputs(row))
@@ -157,6 +201,20 @@ impl Ensemble {
             .par_chunks(BLOCK * self.columns)
             .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
             .map(|inputs| self.calibrations.score(&inputs))
+            .collect()
+    }
+
+    /// What the members say of each row before stack and calibration.
+    pub fn raw_rows(&self, rows: &Matrix) -> Vec<RawScore> {
+        let raw = |[xgboost, forest, linear]: Inputs| RawScore {
+            xgboost,
+            random_forest: self.members.random_forest.is_some().then_some(forest),
+            logistic_regression: self.members.logistic_regression.is_some().then_some(linear),
+        };
+        rows.data
+            .par_chunks(BLOCK * self.columns)
+            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
+            .map(raw)
             .collect()
     }
 
@@ -184,10 +242,14 @@ impl Ensemble {
             random_forest,
             logistic_regression,
         } = &self.members;
-        stack.intercept
-            + xgboost.explain(row, stack.xgboost, contributions)
-            + random_forest.explain(row, stack.random_forest, contributions)
-            + logistic_regression.explain(row, stack.logistic_regression, contributions)
+        let mut bias = stack.intercept + xgboost.explain(row, stack.xgboost, contributions);
+        if let Some(forest) = random_forest {
+            bias += forest.explain(row, stack.random_forest, contributions);
+        }
+        if let Some(linear) = logistic_regression {
+            bias += linear.explain(row, stack.logistic_regression, contributions);
+        }
+        bias
     }
 
     /// SHAP values, prepared once for many rows: what [`Ensemble::explain`] gives, fairer between columns and dearer.
@@ -195,18 +257,18 @@ impl Ensemble {
         EnsembleShap {
             ensemble: self,
             xgboost: TreeShap::new(&self.members.xgboost),
-            random_forest: TreeShap::new(&self.members.random_forest),
+            random_forest: self.members.random_forest.as_ref().map(TreeShap::new),
         }
     }
 
-    /// Mean of the two tree members' gain shares: sums to 1, or to 0 when no tree ever split.
+    /// Mean of the tree members' gain shares: sums to 1, or to 0 when no tree ever split.
     pub fn importance(&self) -> Vec<f64> {
         let mut shares = self.members.xgboost.trees.importance(self.columns);
-        for (share, other) in shares
-            .iter_mut()
-            .zip(self.members.random_forest.trees.importance(self.columns))
-        {
-            *share += other;
+        if let Some(forest) = &self.members.random_forest {
+            let others = forest.trees.importance(self.columns);
+            for (share, other) in shares.iter_mut().zip(others) {
+                *share += other;
+            }
         }
         let total: f64 = shares.iter().sum();
         if total > 0.0 {
@@ -220,25 +282,27 @@ impl Ensemble {
         let json = |result: serde_json::Result<Vec<u8>>| {
             result.expect("plain structs cannot fail to serialise")
         };
-        let linear = LinearFile {
-            columns: names.to_vec(),
-            linear: self.members.logistic_regression.clone(),
-        };
-        BTreeMap::from([
+        let mut files = BTreeMap::from([
             (
                 XGBOOST.to_owned(),
                 xgboost_json::write(&self.members.xgboost, names),
             ),
             (
-                FOREST.to_owned(),
-                xgboost_json::write(&self.members.random_forest, names),
-            ),
-            (LINEAR.to_owned(), json(serde_json::to_vec(&linear))),
-            (
                 CALIBRATION.to_owned(),
                 json(serde_json::to_vec(&self.calibrations)),
             ),
-        ])
+        ]);
+        if let Some(forest) = &self.members.random_forest {
+            files.insert(FOREST.to_owned(), xgboost_json::write(forest, names));
+        }
+        if let Some(linear) = &self.members.logistic_regression {
+            let linear = LinearFile {
+                columns: names.to_vec(),
+                linear: linear.clone(),
+            };
+            files.insert(LINEAR.to_owned(), json(serde_json::to_vec(&linear)));
+        }
+        files
     }
 
     /// Takes what `to_files` gave; scores and explanations come out bit-identical.
@@ -258,25 +322,20 @@ impl Ensemble {
                 reason: error.to_string(),
             }
         };
-        let LinearFile { columns, linear } =
-            serde_json::from_slice(bytes(LINEAR)?).map_err(json(LINEAR))?;
-        check_columns(LINEAR, &columns, names)?;
-        linear
-            .check(names.len())
-            .map_err(|reason| LoadError::Unsupported {
-                file: LINEAR,
-                reason,
-            })?;
         let calibrations: Calibrations =
             serde_json::from_slice(bytes(CALIBRATION)?).map_err(json(CALIBRATION))?;
         let Calibrations {
+            stack: _,
             ensemble,
             xgboost,
             random_forest,
             logistic_regression,
-            ..
         } = &calibrations;
-        for calibration in [ensemble, xgboost, random_forest, logistic_regression] {
+        for calibration in [ensemble, xgboost]
+            .into_iter()
+            .chain(random_forest)
+            .chain(logistic_regression)
+        {
             calibration
                 .check()
                 .map_err(|reason| LoadError::Unsupported {
@@ -284,17 +343,33 @@ impl Ensemble {
                     reason: reason.to_owned(),
                 })?;
         }
+        // What is calibrated is there.
+        let trees = |file, objective| xgboost_json::read(file, bytes(file)?, objective, names);
+        let random_forest = random_forest
+            .is_some()
+            .then(|| trees(FOREST, Objective::SquaredError))
+            .transpose()?;
+        let logistic_regression = logistic_regression
+            .is_some()
+            .then(|| {
+                let LinearFile { columns, linear } =
+                    serde_json::from_slice(bytes(LINEAR)?).map_err(json(LINEAR))?;
+                check_columns(LINEAR, &columns, names)?;
+                linear
+                    .check(names.len())
+                    .map_err(|reason| LoadError::Unsupported {
+                        file: LINEAR,
+                        reason,
+                    })?;
+                Ok(linear)
+            })
+            .transpose()?;
         Ok(Self {
             columns: names.len(),
             members: Members {
-                xgboost: xgboost_json::read(XGBOOST, bytes(XGBOOST)?, Objective::Logistic, names)?,
-                random_forest: xgboost_json::read(
-                    FOREST,
-                    bytes(FOREST)?,
-                    Objective::SquaredError,
-                    names,
-                )?,
-                logistic_regression: linear,
+                xgboost: trees(XGBOOST, Objective::Logistic)?,
+                random_forest,
+                logistic_regression,
             },
             calibrations,
         })
@@ -305,7 +380,7 @@ impl Ensemble {
 pub struct EnsembleShap<'a> {
     ensemble: &'a Ensemble,
     xgboost: TreeShap<'a>,
-    random_forest: TreeShap<'a>,
+    random_forest: Option<TreeShap<'a>>,
 }
 
 impl EnsembleShap<'_> {
@@ -313,13 +388,14 @@ impl EnsembleShap<'_> {
     /// SHAP values already: they are zero at the mean of the rows that its scaling was fitted on.
     pub fn explain(&self, row: &[f32], contributions: &mut [f64]) -> f64 {
         let stack = self.ensemble.calibrations.stack;
-        let linear = &self.ensemble.members.logistic_regression;
-        stack.intercept
-            + self.xgboost.explain(row, stack.xgboost, contributions)
-            + self
-                .random_forest
-                .explain(row, stack.random_forest, contributions)
-            + linear.explain(row, stack.logistic_regression, contributions)
+        let mut bias = stack.intercept + self.xgboost.explain(row, stack.xgboost, contributions);
+        if let Some(forest) = &self.random_forest {
+            bias += forest.explain(row, stack.random_forest, contributions);
+        }
+        if let Some(linear) = &self.ensemble.members.logistic_regression {
+            bias += linear.explain(row, stack.logistic_regression, contributions);
+        }
+        bias
     }
 }
 
@@ -474,7 +550,7 @@ mod tests {
         ensemble
             .score_rows(features)
             .iter()
-            .map(|score| score.of(member))
+            .filter_map(|score| score.of(member))
             .collect()
     }
 
@@ -704,6 +780,21 @@ mod tests {
         assert!(xor > 2.0 * noise, "{importance:?}");
     }
 
+    /// XGBoost adds in single precision.
+    #[test]
+    fn the_forest_is_added_without_rounding_in_single_precision() {
+        let (ensemble, features, _) = fitted(6000);
+        let forest = ensemble.members.random_forest.unwrap();
+        for i in 0..300 {
+            let row = features.row(i);
+            let leaves = forest.trees.roots.iter().map(|root| {
+                let leaf = forest.trees.leaf(*root, row);
+                forest.trees.nodes[leaf].threshold
+            });
+            assert_eq!(f64::from(leaves.sum::<f32>()), forest.score(row));
+        }
+    }
+
     #[test]
     fn blocks_and_files_give_the_same_bits() {
         let (ensemble, features, _) = fitted(6000);
@@ -717,7 +808,7 @@ mod tests {
         let mut bounds = ensemble
             .score_rows(&features)
             .into_iter()
-            .flat_map(|score| ServeMember::ALL.map(|member| score.of(member)));
+            .flat_map(|score| ServeMember::ALL.map(|member| score.of(member).unwrap()));
         assert!(bounds.all(|p| (1e-4..=1.0 - 1e-4).contains(&p)));
     }
 
@@ -745,7 +836,7 @@ mod tests {
         assert!(
             ServeMember::ALL
                 .iter()
-                .all(|member| score.of(*member).is_finite())
+                .all(|member| score.of(*member).unwrap().is_finite())
         );
     }
 
@@ -814,7 +905,8 @@ mod tests {
             ensemble
                 .score_rows(&features)
                 .iter()
-                .all(|score| score.ensemble.is_finite() && score.logistic_regression.is_finite())
+                .all(|score| score.ensemble.is_finite()
+                    && score.logistic_regression.unwrap().is_finite())
         );
     }
 

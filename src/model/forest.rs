@@ -12,6 +12,10 @@ use super::subspace::{Subspace, stream};
 use super::tree::{Candidates, Growth, Sample, Trees};
 use super::xgboost_json::{Objective, TreeModel};
 
+/// Leaf values are multiples of its inverse: single precision adds up to 2 of them without rounding,
+/// so that XGBoost comes to the very same sums.
+const LEAF_GRID: f32 = (1 << 23) as f32;
+
 /// The sum of the trees is the mean of their shares: leaf values are stored divided by the number of trees.
 pub fn fit(
     data: &Data,
@@ -51,7 +55,8 @@ pub fn fit(
     for tree in grown {
         trees.append(tree);
     }
-    trees.scale(1.0 / params.n_estimators as f32);
+    let share = 1.0 / params.n_estimators as f32;
+    trees.map_leaves(|value| (value * share * LEAF_GRID).round() / LEAF_GRID);
     TreeModel {
         objective: Objective::SquaredError,
         base_score: 0.0,

@@ -24,11 +24,11 @@ mod subspace;
 mod tree;
 mod xgboost_json;
 
-pub use ensemble::{Ensemble, EnsembleShap, Score};
-pub use fit::{FitError, FitParams, Fitted, Fold, Split, TrainingSet, Trial, fit};
+pub use ensemble::{Ensemble, EnsembleShap, RawScore, Score};
+pub use fit::{FitError, FitParams, Fitted, Fold, Split, TrainingSet, Trial, adopt, fit};
 pub use matrix::Matrix;
 pub use params::{ForestParams, Imbalance, LogisticParams, XgboostParams};
-pub use xgboost_json::LoadError;
+pub use xgboost_json::{LoadError, TreeModel, import};
 
 fn logit(p: f64) -> f64 {
     (p / (1.0 - p)).ln()

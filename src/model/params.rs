@@ -30,6 +30,18 @@ impl Imbalance {
             Imbalance::Auto => "auto",
         }
     }
+
+    /// How much more the positives count than they weigh, from the weight of each class. The square root
+    /// of the classes' ratio: with the full one a few positives decide whole leaves (boosted trees and
+    /// forest, 1.4 % positives: average precision 0.105 and 0.108 against 0.114 and 0.121).
+    pub fn ratio(self, positive: f64, negative: f64) -> f64 {
+        match self {
+            Imbalance::ClassWeight | Imbalance::Smote | Imbalance::Auto => {
+                (negative / positive).sqrt()
+            }
+            Imbalance::None | Imbalance::Downsample => 1.0,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

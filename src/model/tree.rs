@@ -172,10 +172,10 @@ impl Trees {
         }
     }
 
-    /// Multiplies all leaf values.
-    pub fn scale(&mut self, factor: f32) {
+    /// Changes all leaf values.
+    pub fn map_leaves(&mut self, change: impl Fn(f32) -> f32) {
         for node in self.nodes.iter_mut().filter(|node| node.is_leaf()) {
-            node.threshold *= factor;
+            node.threshold = change(node.threshold);
         }
         self.fill_values(0);
     }

@@ -111,6 +111,23 @@ pub fn check_columns(
     }
 }
 
+/// What a model is, whatever its kind: read first, because other kinds have another form.
+#[derive(Deserialize)]
+struct Kind {
+    learner: KindLearner,
+}
+
+#[derive(Deserialize)]
+struct KindLearner {
+    gradient_booster: Name,
+    objective: Name,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Document {
     learner: Learner,
@@ -320,38 +337,123 @@ fn to_tree(trees: &Trees, index: usize, columns: usize) -> Tree {
     tree
 }
 
-/// Reads a model that XGBoost or `write` made and checks all that scoring relies on.
+/// Reads what `write` wrote and checks all that scoring relies on.
 pub fn read(
     file: &'static str,
     bytes: &[u8],
     objective: Objective,
     names: &[String],
 ) -> Result<TreeModel, LoadError> {
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| LoadError::Json {
+    let learner = parse(file, bytes, &[objective.name()])?;
+    check_columns(file, &learner.feature_names, names)?;
+    let columns: Vec<usize> = (0..names.len()).collect();
+    build(file, &learner, objective, &columns)
+}
+
+const IMPORTED: &str = "the XGBoost model";
+/// Log-odds that no leaf of a sensible model adds.
+const MAX_LEAF: f32 = 1000.0;
+
+/// Reads a model of a failure's probability that XGBoost trained on the features `names`, in whatever order.
+pub fn import(bytes: &[u8], names: &[String]) -> Result<TreeModel, LoadError> {
+    let file = IMPORTED;
+    let unsupported = |reason: String| Err(LoadError::Unsupported { file, reason });
+    if bytes.first() == Some(&b'{') && bytes.get(1).is_some_and(u8::is_ascii_alphabetic) {
+        return unsupported(
+            "it is in XGBoost's binary format; save it by `booster.save_model(\"model.json\")`"
+                .to_owned(),
+        );
+    }
+    // Both are the logistic function of the sum.
+    let learner = parse(file, bytes, &["binary:logistic", "reg:logistic"])?;
+    let columns = places(&learner.feature_names, names)?;
+    let model = build(file, &learner, Objective::Logistic, &columns)?;
+    if model.trees.roots.is_empty() {
+        return unsupported("it has no trees".to_owned());
+    }
+    let leaves = model.trees.nodes.iter().filter(|node| node.is_leaf());
+    match leaves
+        .map(|leaf| leaf.threshold)
+        .find(|value| value.abs() > MAX_LEAF)
+    {
+        None => Ok(model),
+        Some(value) => unsupported(format!(
+            "a leaf adds {value} to the log-odds, where {MAX_LEAF} is more than any sensible one does; train again"
+        )),
+    }
+}
+
+/// Where each feature of a foreign model stands in `names`; they must be the same ones.
+fn places(found: &[String], names: &[String]) -> Result<Vec<usize>, LoadError> {
+    let differ = |what: String| {
+        let reason = format!(
+            "{what}; train it on the feature columns, with their names, that `forewarn dataset export` writes with this configuration"
+        );
+        Err(LoadError::Unsupported {
+            file: IMPORTED,
+            reason,
+        })
+    };
+    if found.is_empty() {
+        return differ("it does not name its features".to_owned());
+    }
+    let mut places = Vec::new();
+    for name in found {
+        match names.iter().position(|own| own == name) {
+            Some(place) if places.contains(&place) => {
+                return differ(format!("it names the feature `{name}` twice"));
+            }
+            Some(place) => places.push(place),
+            None => {
+                return differ(format!(
+                    "it reads the feature `{name}`, which this configuration does not have"
+                ));
+            }
+        }
+    }
+    match names.iter().find(|name| !found.contains(name)) {
+        None => Ok(places),
+        Some(name) => differ(format!(
+            "it lacks the feature `{name}`: it has {} of {}",
+            found.len(),
+            names.len()
+        )),
+    }
+}
+
+fn parse(file: &'static str, bytes: &[u8], objectives: &[&str]) -> Result<Learner, LoadError> {
+    let json = |error: serde_json::Error| LoadError::Json {
         file,
         reason: error.to_string(),
-    })?;
+    };
     let unsupported = |reason: String| Err(LoadError::Unsupported { file, reason });
-    let Learner {
-        feature_names,
-        gradient_booster,
-        learner_model_param: param,
-        objective: found,
-        ..
-    } = document.learner;
-    if found.name != objective.name() {
+    let kind: Kind = serde_json::from_slice(bytes).map_err(json)?;
+    let (objective, booster) = (
+        kind.learner.objective.name,
+        kind.learner.gradient_booster.name,
+    );
+    if !objectives.contains(&objective.as_str()) {
         return unsupported(format!(
-            "its objective is {}, expected {}",
-            found.name,
-            objective.name()
+            "its objective is {objective}, expected {}",
+            objectives.join(" or ")
         ));
     }
-    if gradient_booster.name != "gbtree" {
-        return unsupported(format!(
-            "its booster is {}, expected gbtree",
-            gradient_booster.name
-        ));
+    if booster != "gbtree" {
+        return unsupported(format!("its booster is {booster}, expected gbtree"));
     }
+    let document: Document = serde_json::from_slice(bytes).map_err(json)?;
+    Ok(document.learner)
+}
+
+/// `columns` says where each of the model's columns stands in the rows that are scored.
+fn build(
+    file: &'static str,
+    learner: &Learner,
+    objective: Objective,
+    columns: &[usize],
+) -> Result<TreeModel, LoadError> {
+    let param = &learner.learner_model_param;
+    let unsupported = |reason: String| Err(LoadError::Unsupported { file, reason });
     if !["", "0", "1"].contains(&param.num_class.as_str())
         || !["", "0", "1"].contains(&param.num_target.as_str())
     {
@@ -360,18 +462,17 @@ pub fn read(
             param.num_class, param.num_target
         ));
     }
-    check_columns(file, &feature_names, names)?;
-    if param.num_feature != names.len().to_string() {
+    if param.num_feature != columns.len().to_string() {
         return unsupported(format!(
             "num_feature is {}, but it names {} columns",
             param.num_feature,
-            names.len()
+            columns.len()
         ));
     }
-    if names.len() > MAX_COLUMNS {
+    if columns.len() > MAX_COLUMNS {
         return unsupported(format!(
             "it has {} columns, at most {MAX_COLUMNS} are supported",
-            names.len()
+            columns.len()
         ));
     }
     // XGBoost 3 writes a list.
@@ -391,8 +492,8 @@ pub fn read(
         ));
     };
     let mut trees = Trees::default();
-    for (index, tree) in gradient_booster.model.trees.iter().enumerate() {
-        from_tree(tree, names.len(), &mut trees).map_err(|reason| LoadError::Tree {
+    for (index, tree) in learner.gradient_booster.model.trees.iter().enumerate() {
+        from_tree(tree, columns, &mut trees).map_err(|reason| LoadError::Tree {
             file,
             tree: index,
             reason,
@@ -406,7 +507,7 @@ pub fn read(
 }
 
 /// Walks from the root, so nodes that it does not reach (pruned ones) are left out.
-fn from_tree(tree: &Tree, columns: usize, trees: &mut Trees) -> Result<(), String> {
+fn from_tree(tree: &Tree, columns: &[usize], trees: &mut Trees) -> Result<(), String> {
     let count = tree.left_children.len();
     let sizes = [
         ("right_children", tree.right_children.len()),
@@ -457,10 +558,13 @@ fn from_tree(tree: &Tree, columns: usize, trees: &mut Trees) -> Result<(), Strin
                         "node {at} has children {left} and {right} of {count} nodes"
                     ));
                 };
-                let column = tree.split_indices[at];
-                if column >= columns {
-                    return Err(format!("node {at} splits on column {column} of {columns}"));
-                }
+                let Some(&column) = columns.get(tree.split_indices[at]) else {
+                    return Err(format!(
+                        "node {at} splits on column {} of {}",
+                        tree.split_indices[at],
+                        columns.len()
+                    ));
+                };
                 let split = Split {
                     column,
                     threshold: value,
@@ -479,4 +583,148 @@ fn from_tree(tree: &Tree, columns: usize, trees: &mut Trees) -> Result<(), Strin
     }
     trees.fill_values(root);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Made by XGBoost itself; see make.py there.
+    fn fixture(name: &str) -> PathBuf {
+        Path::new("tests/fixtures/xgboost").join(name)
+    }
+
+    fn names(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[derive(Deserialize)]
+    struct Made {
+        model: serde_json::Value,
+        rows: Vec<Vec<Option<f32>>>,
+        margins: Vec<f64>,
+    }
+
+    fn made(version: &str) -> Made {
+        let text = std::fs::read(fixture(&format!("{version}.json"))).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    #[test]
+    fn models_of_xgboost_score_as_xgboost_does() {
+        for version in ["1.7.6", "2.1.4", "3.2.0"] {
+            let Made {
+                model,
+                rows,
+                margins,
+            } = made(version);
+            let bytes = serde_json::to_vec(&model).unwrap();
+            // In another order too.
+            for (order, places) in [("a b c d", [0, 1, 2, 3]), ("d a c b", [3, 0, 2, 1])] {
+                let own = import(&bytes, &names(order)).unwrap();
+                let again = write(&own, &names(order));
+                let again = read("again", &again, Objective::Logistic, &names(order)).unwrap();
+                assert_eq!(again, own);
+                for (row, margin) in rows.iter().zip(&margins) {
+                    let row = places.map(|place| row[place].unwrap_or(f32::NAN));
+                    let score = own.score(&row);
+                    // XGBoost adds in single precision.
+                    assert!((score - margin).abs() < 1e-6, "{score} {margin}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_model_of_these_features_is_refused_in_words() {
+        let known = names("a b c d");
+        let refusal =
+            |bytes: &[u8], names: &[String]| import(bytes, names).unwrap_err().to_string();
+        for (file, expected) in [
+            ("dart.json", "its booster is dart, expected gbtree"),
+            ("linear.json", "its booster is gblinear"),
+            (
+                "classes.json",
+                "its objective is multi:softprob, expected binary:logistic or reg:logistic",
+            ),
+            ("regression.json", "its objective is reg:squarederror"),
+            (
+                "binary.ubj",
+                "save it by `booster.save_model(\"model.json\")`",
+            ),
+            ("unnamed.json", "it does not name its features; train it on"),
+        ] {
+            let bytes = std::fs::read(fixture(&format!("refused-{file}"))).unwrap();
+            let message = refusal(&bytes, &known);
+            assert!(message.contains(expected), "{file}: {message}");
+        }
+        let bytes = std::fs::read(fixture("refused-categories.json")).unwrap();
+        let message = refusal(&bytes, &names("a"));
+        assert!(
+            message.contains("tree 0: it splits on categories"),
+            "{message}"
+        );
+
+        let text = made("3.2.0").model.to_string();
+        for (names, expected) in [
+            (
+                names("a b c"),
+                "it reads the feature `d`, which this configuration does not have",
+            ),
+            (
+                names("a b c d e"),
+                "it lacks the feature `e`: it has 4 of 5",
+            ),
+            (names("a b c x"), "it reads the feature `d`"),
+        ] {
+            let message = refusal(text.as_bytes(), &names);
+            assert!(message.contains(expected), "{message}");
+        }
+        let first = |list: &str| {
+            let from = text.find(list).unwrap() + list.len();
+            (from, from + text[from..].find([',', ']']).unwrap())
+        };
+        let put = |list: &str, value: &str| {
+            let (from, until) = first(list);
+            format!("{}{value}{}", &text[..from], &text[until..])
+        };
+        for (changed, expected) in [
+            (
+                text.replace("\"b\"", "\"a\""),
+                "it names the feature `a` twice",
+            ),
+            (text[..text.len() / 2].to_owned(), "EOF while parsing"),
+            ("model".to_owned(), "not a model file"),
+            (String::new(), "EOF while parsing"),
+            (put("\"split_conditions\":[", "NaN"), "expected value"),
+            (put("\"split_conditions\":[", "1e39"), "number out of range"),
+            (put("\"left_children\":[", "0"), "node 0 is reached twice"),
+            (
+                put("\"base_score\":\"[", "0"),
+                "base_score `[0]` is not a usable number",
+            ),
+            (
+                text.replace("\"trees\":[", "\"trees\":[],\"others\":["),
+                "it has no trees",
+            ),
+        ] {
+            let message = refusal(changed.as_bytes(), &known);
+            assert!(message.contains(expected), "{message}");
+        }
+        let mut huge: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let tree = &mut huge["learner"]["gradient_booster"]["model"]["trees"][0];
+        let leaf = tree["left_children"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .position(|x| *x == -1);
+        tree["split_conditions"][leaf.unwrap()] = 3e38.into();
+        let message = refusal(huge.to_string().as_bytes(), &known);
+        assert!(
+            message.contains("to the log-odds, where 1000 is more"),
+            "{message}"
+        );
+    }
 }

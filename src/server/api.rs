@@ -19,7 +19,7 @@ use crate::metrics::{Format, ModelCard};
 use crate::scoreboard::Summary;
 use crate::state::{AlarmRecord, StateError, Store, StoredAlert};
 use crate::time::Timestamp;
-use crate::types::{RiskLevel, TargetId, TargetState};
+use crate::types::{RiskLevel, ServeMember, TargetId, TargetState};
 use crate::webhook::{self, WebhookError};
 
 /// Incidents or alerts in one answer.
@@ -256,11 +256,12 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Respons
 /// Whether a model is loaded
 #[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Value)))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
-    json(&match app.card() {
-        Some(_) => value!({
-            "status": "ok",
-            "models": ["ensemble", "logistic_regression", "random_forest", "xgboost"],
-        }),
+    json(&match app.model.load().as_deref() {
+        Some(bundle) => {
+            let mut models: Vec<&str> = bundle.members().map(ServeMember::name).collect();
+            models.sort_unstable();
+            value!({"status": "ok", "models": models})
+        }
         None => value!({"status": "no models", "models": []}),
     })
 }

@@ -67,20 +67,22 @@ pub struct Prediction {
     model_origin: &'static str,
 }
 
-/// The members' own calibrated probabilities.
+/// The members' own calibrated probabilities; an imported model has only xgboost over the history.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Members {
     xgboost: f64,
-    random_forest: f64,
-    logistic_regression: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    random_forest: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logistic_regression: Option<f64>,
 }
 
 impl From<&Score> for Members {
     fn from(score: &Score) -> Self {
         Self {
             xgboost: rounded(score.xgboost, 4),
-            random_forest: rounded(score.random_forest, 4),
-            logistic_regression: rounded(score.logistic_regression, 4),
+            random_forest: score.random_forest.map(|p| rounded(p, 4)),
+            logistic_regression: score.logistic_regression.map(|p| rounded(p, 4)),
         }
     }
 }
@@ -575,7 +577,7 @@ impl<'a> Scorer<'a> {
             History::None => bundle.score_snapshot(&features),
             History::Request | History::Live => bundle.score(&features),
         };
-        let probability = score.of(self.config.model.serve);
+        let probability = score.served(self.config.model.serve);
         let level = self.config.risk_levels.level(probability);
         let has_history = history != History::None;
         let reasons = match &self.shap {

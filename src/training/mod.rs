@@ -1,6 +1,7 @@
 //! From recorded history to a fitted, calibrated, evaluated ensemble. Pure:
 //! the same history and seed give the same bytes on any number of threads.
 
+mod dataset;
 mod facts;
 mod held_out;
 mod replay;
@@ -8,6 +9,7 @@ mod sample;
 
 use std::time::Duration;
 
+pub use dataset::{Dataset, DatasetRow};
 pub use facts::LabelReport;
 pub use held_out::HeldOut;
 pub use replay::{Replay, TargetRows, replay};
@@ -17,9 +19,10 @@ use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
 use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
-use crate::model::{Ensemble, FitError, FitParams, Fitted, Score, Trial};
+use crate::model::{self, Ensemble, FitError, FitParams, Fitted, Score, TreeModel, Trial};
 use crate::surrogate;
 use crate::tracker::Limits;
+use held_out::held_out;
 use sample::{Sample, Slices};
 
 /// Reports a stage's name and the share of it that is done.
@@ -102,6 +105,63 @@ pub fn train(
     force: bool,
     progress: Progress,
 ) -> Result<Trained, TrainError> {
+    let slices = slices(replay, plan, force)?;
+    let sample = Sample::draw(replay, &slices, plan, &|_| true);
+    let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
+    let Fitted {
+        ensemble: full,
+        params,
+        trials,
+    } = sample.fit(replay, &columns, plan, &plan.fit, &|stage, share| {
+        progress(&format!("full: {stage}"), share)
+    })?;
+    let params = FitParams {
+        search: false,
+        ..params
+    };
+    let snapshot = fit_snapshot(&sample, replay, plan, &params, progress)?;
+    let trained = finish(history, replay, plan, &slices, full, snapshot, progress);
+    let held_out = held_out(replay, &slices, plan, &params, &trained.scores, progress);
+    Ok(Trained {
+        trials,
+        held_out,
+        ..trained
+    })
+}
+
+/// The same with boosted trees that were fitted elsewhere: they are calibrated, given their threshold and
+/// evaluated as those of [`train`] are. What answers bodies without history is fitted here.
+pub fn import(
+    history: &History,
+    replay: &Replay,
+    plan: &Plan,
+    xgboost: TreeModel,
+    force: bool,
+    progress: Progress,
+) -> Result<Trained, TrainError> {
+    let slices = slices(replay, plan, force)?;
+    let (from, until) = slices.calibrate;
+    let (rows, labels): (Vec<usize>, Vec<bool>) =
+        replay.labelled(from, until, &|_| true).into_iter().unzip();
+    let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
+    let full = model::adopt(
+        xgboost,
+        &replay.features.select_rows(rows, &columns),
+        &labels,
+    )?;
+    let sample = Sample::draw(replay, &slices, plan, &|_| true);
+    let params = FitParams {
+        search: false,
+        ..plan.fit.clone()
+    };
+    let snapshot = fit_snapshot(&sample, replay, plan, &params, progress)?;
+    Ok(finish(
+        history, replay, plan, &slices, full, snapshot, progress,
+    ))
+}
+
+/// The slices of time, with enough incidents in those that are learned from.
+fn slices(replay: &Replay, plan: &Plan, force: bool) -> Result<Slices, TrainError> {
     if replay.targets.is_empty() || replay.features.rows() == 0 {
         return Err(TrainError::NoTargets);
     }
@@ -120,30 +180,35 @@ pub fn train(
             });
         }
     }
+    Ok(slices)
+}
 
-    let sample = Sample::draw(replay, &slices, plan, &|_| true);
-    let full_columns: Vec<usize> = (0..plan.catalogue.len()).collect();
-    let Fitted {
-        ensemble: full,
-        params,
-        trials,
-    } = sample.fit(replay, &full_columns, plan, &plan.fit, &|stage, share| {
-        progress(&format!("full: {stage}"), share)
+fn fit_snapshot(
+    sample: &Sample,
+    replay: &Replay,
+    plan: &Plan,
+    params: &FitParams,
+    progress: Progress,
+) -> Result<Ensemble, FitError> {
+    let columns = plan.catalogue.snapshot_columns();
+    let fitted = sample.fit(replay, &columns, plan, params, &|stage, share| {
+        progress(&format!("snapshot: {stage}"), share)
     })?;
-    let snapshot_columns = plan.catalogue.snapshot_columns();
-    let params = FitParams {
-        search: false,
-        ..params
-    };
-    let snapshot = sample
-        .fit(replay, &snapshot_columns, plan, &params, &|stage, share| {
-            progress(&format!("snapshot: {stage}"), share)
-        })?
-        .ensemble;
+    Ok(fitted.ensemble)
+}
 
-    let scores = full.score_rows(&replay.features);
-    let held_out = held_out::held_out(replay, &slices, plan, &params, &scores, progress);
+/// Chooses the threshold of calibrated ensembles and evaluates them on the last slice.
+fn finish(
+    history: &History,
+    replay: &Replay,
+    plan: &Plan,
+    slices: &Slices,
+    full: Ensemble,
+    snapshot: Ensemble,
+    progress: Progress,
+) -> Trained {
     progress("evaluation", 0.0);
+    let scores = full.score_rows(&replay.features);
     let budget = evaluation::per_target_week(plan.false_alarms_per_week, replay.targets.len());
     let calibration = replay.tracks(slices.calibrate.0, slices.calibrate.1, |row| {
         scores[row].ensemble
@@ -168,6 +233,7 @@ pub fn train(
         .labelled(test.0, test.1, &|_| true)
         .into_iter()
         .unzip();
+    let snapshot_columns = plan.catalogue.snapshot_columns();
     let snapshot_scores =
         snapshot.score_rows(&replay.features.select_rows(rows, &snapshot_columns));
     let judged = snapshot_scores
@@ -185,12 +251,10 @@ pub fn train(
         )
     });
     progress("evaluation", 1.0);
-    Ok(Trained {
+    Trained {
         surrogate,
         full,
         snapshot,
-        trials,
-        held_out,
         threshold,
         false_alarms_per_target_week: budget,
         prior,
@@ -198,5 +262,7 @@ pub fn train(
         snapshot_quality,
         test,
         scores,
-    })
+        trials: Vec::new(),
+        held_out: None,
+    }
 }

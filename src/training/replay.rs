@@ -187,9 +187,10 @@ impl Replay {
             ServeMember::RandomForest,
             ServeMember::LogisticRegression,
         ]
-        .iter()
-        .map(|&member| {
-            let tracks = self.tracks(from, until, |row| scores[row].of(member));
+        .into_iter()
+        .filter(|&member| scores.iter().all(|score| score.of(member).is_some()))
+        .map(|member| {
+            let tracks = self.tracks(from, until, |row| scores[row].served(member));
             (
                 member.name(),
                 tracks.into_iter().map(|track| track.scores).collect(),

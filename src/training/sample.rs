@@ -16,6 +16,16 @@ pub(super) struct Slices {
 }
 
 impl Slices {
+    /// What a grid point is for.
+    pub(super) fn name(&self, index: usize) -> &'static str {
+        match index {
+            i if i < self.fit => "fit",
+            i if (self.calibrate.0..self.calibrate.1).contains(&i) => "calibrate",
+            i if i >= self.test => "test",
+            _ => "embargo",
+        }
+    }
+
     /// 60 % to fit, 20 % to calibrate and choose the threshold, 20 % to test; an embargo of horizon + lookback between.
     pub(super) fn new(steps: usize, plan: &Plan) -> Result<Self, TrainError> {
         let step = plan.catalogue.step();

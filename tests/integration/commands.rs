@@ -17,7 +17,7 @@ use forewarn::models;
 use forewarn::state::{AlertStatus, ReceivedAlert, Store};
 use forewarn::time::parse_time;
 use forewarn::training;
-use forewarn::types::{ServeMember, TargetId};
+use forewarn::types::TargetId;
 
 use super::fleet::{MINUTES, ORIGIN, bundle, config, history, plan, record};
 use super::upstream::Prometheus;
@@ -149,7 +149,7 @@ fn expected(row: &Value, answer: &Value) -> f64 {
         }
     }
     let score = bundle.score_snapshot(&bundle.features(&window, t));
-    (score.of(ServeMember::Ensemble) * 1e4).round() / 1e4
+    (score.ensemble * 1e4).round() / 1e4
 }
 
 #[test]
@@ -364,6 +364,112 @@ fn what_is_no_whole_fitting_model_is_not_promoted() {
     std::fs::write(models.path().join("damaged/manifest.json"), "{").expect("written");
     let list = models.ok(&["model", "list"], "");
     assert!(list.contains("is not a model manifest"), "{list}");
+}
+
+#[test]
+fn trees_go_out_as_a_file_and_only_over_their_kind() {
+    let models = Models::new();
+    let out = models.path().join("trees.json");
+    let path = out.display().to_string();
+    for (member, file) in [
+        ("xgboost", "full/xgboost.json"),
+        ("random_forest", "full/random_forest.json"),
+    ] {
+        models.ok(
+            &["model", "export", "--member", member, "--output", &path],
+            "",
+        );
+        assert_eq!(
+            std::fs::read(&out).expect("written"),
+            bundle().files()[file]
+        );
+    }
+    std::fs::write(&out, "a diary").expect("the file is written");
+    let problem = models.refused(&["model", "export", "--output", &path], "");
+    assert!(problem.contains("is something else"), "{problem}");
+    assert_eq!(std::fs::read(&out).expect("still there"), b"a diary");
+}
+
+#[test]
+fn what_cannot_be_imported_leaves_the_served_model_alone() {
+    let models = Models::new();
+    let import = |name: &str| {
+        let path = models.path().join(name).display().to_string();
+        models.refused(&["model", "import", "--xgboost", &path], "")
+    };
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(models.path().join(name), bytes).expect("the file is written");
+    };
+    let trees = bundle().files()["full/xgboost.json"].clone();
+    let text = String::from_utf8(trees.clone()).expect("JSON is text");
+    write("cut.json", &trees[..trees.len() / 3]);
+    write(
+        "other.json",
+        text.replace("cpu_usage_std_15m", "load_1m").as_bytes(),
+    );
+    write("diary.json", b"dear diary");
+    let large = std::fs::File::create(models.path().join("large.json")).expect("a file");
+    large.set_len(10 << 30).expect("a sparse file of 10 GiB");
+    for (name, expected) in [
+        ("absent.json", "cannot read"),
+        ("cut.json", "EOF while parsing"),
+        ("diary.json", "not a model file of the expected form"),
+        (
+            "other.json",
+            "it reads the feature `load_1m`, which this configuration does not have; train it on the feature columns",
+        ),
+        ("large.json", "is larger than 256 MiB"),
+    ] {
+        let problem = import(name);
+        assert!(
+            problem.contains(expected) && problem.contains(name),
+            "{problem}"
+        );
+    }
+    // A good file, but no Prometheus.
+    write("good.json", &trees);
+    let problem = import("good.json");
+    assert!(problem.contains("queries failed"), "{problem}");
+    let served = models::served(models.path()).expect("the folder can be read");
+    assert_eq!(served.as_deref(), Some(models.id.as_str()));
+    assert_eq!(
+        models
+            .json(&["model", "list", "--output", "json"], "")
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_is_exported_from_what_prometheus_answers() {
+    let (_server, models) = upstream(history()).await;
+    let out = models.path().join("week.parquet");
+    let (from, to) = (
+        history().time(0).to_string(),
+        history().time(MINUTES - 1).to_string(),
+    );
+    let path = out.display().to_string();
+    let args = [
+        "dataset", "export", "--start", &from, "--end", &to, "--output", &path,
+    ];
+    let output = models.run(&args, "");
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(output.stdout.is_empty(), "the result is the file");
+    assert!(
+        said.contains(&format!("--start {from} --end {to}")),
+        "{said}"
+    );
+    assert!(said.find("labels ") < said.find("writing"), "{said}");
+    let bytes = std::fs::read(&out).expect("the file is there");
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    models.ok(&args, "");
+    assert_eq!(
+        std::fs::read(&out).expect("still there"),
+        bytes,
+        "the same data, the same bytes"
+    );
 }
 
 /// Two days after what the model has learned from, and what windows need before them.

@@ -151,8 +151,8 @@ fn an_untrained_model_scores_at_the_base_rate() {
     let untrained = Score {
         ensemble: p,
         xgboost: p,
-        random_forest: p,
-        logistic_regression: p,
+        random_forest: Some(p),
+        logistic_regression: Some(p),
     };
     let scores = vec![untrained; replay.features.rows()];
     let slice = (8000, history().steps());

@@ -10,6 +10,8 @@ mod controls;
 mod explanations;
 /// A simulated history and a small model trained on it, shared by the tests below.
 mod fleet;
+/// The training matrix as Parquet, and trees that come from elsewhere.
+mod interchange;
 /// Lower layers do not import higher ones.
 mod layering;
 /// Serving computes what training computed, and no later sample changes an earlier row.

@@ -1,0 +1,110 @@
+//! Files that commands write: whole or not at all, and never over something of another kind.
+
+use std::fs;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    #[error("cannot write {path}: {source}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{0} exists and is something else, so it is not replaced: name another file")]
+    OtherKind(PathBuf),
+}
+
+/// What a file of a kind begins with.
+pub const PARQUET: &[u8] = b"PAR1";
+pub const XGBOOST_JSON: &[u8] = b"{\"learner\":";
+
+/// Whether a file of the kind that begins with `magic` may be written to `path`: only nothing
+/// or a file of the same kind is ever replaced.
+pub fn check_replaceable(path: &Path, magic: &[u8]) -> Result<(), OutputError> {
+    let mut found = Vec::new();
+    let read =
+        fs::File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut found));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(_) if found == magic => Ok(()),
+        _ => Err(OutputError::OtherKind(path.to_path_buf())),
+    }
+}
+
+/// Writes a file beside `path` and renames it when it is complete. What was there before stays until then.
+pub fn write<E: From<OutputError>>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<fs::File>) -> Result<(), E>,
+) -> Result<(), E> {
+    let io = |source| OutputError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let written = (|| {
+        let mut file = BufWriter::new(fs::File::create(&partial).map_err(io)?);
+        fill(&mut file)?;
+        file.flush().map_err(io)?;
+        file.get_ref().sync_all().map_err(io)?;
+        fs::rename(&partial, path).map_err(io)?;
+        Ok(())
+    })();
+    if written.is_err() {
+        fs::remove_file(&partial).ok();
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_or_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let put = |bytes: &'static [u8]| {
+            write::<OutputError>(&path, |file| {
+                file.write_all(bytes).unwrap();
+                Ok(())
+            })
+        };
+        put(b"PAR1 old").unwrap();
+        let failed = write(&path, |file| {
+            file.write_all(b"PAR1 half").unwrap();
+            Err(OutputError::OtherKind("because".into()))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"PAR1 old");
+        put(b"PAR1 new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"PAR1 new");
+        assert_eq!(names(dir.path()), ["a.parquet"]);
+        let nowhere = dir.path().join("no/such/folder.parquet");
+        let error = write::<OutputError>(&nowhere, |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("folder.parquet"), "{error}");
+    }
+
+    #[test]
+    fn only_the_same_kind_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("old.parquet"), "PAR1...").unwrap();
+        fs::write(path("thesis.txt"), "years").unwrap();
+        fs::write(path("empty"), "").unwrap();
+        let check = |name: &str| check_replaceable(&path(name), PARQUET).is_ok();
+        assert!(check("new.parquet") && check("old.parquet"));
+        assert!(!check("thesis.txt") && !check("empty"));
+        assert!(check_replaceable(dir.path(), PARQUET).is_err(), "a folder");
+    }
+}
