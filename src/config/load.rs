@@ -520,7 +520,7 @@ failure: {zzzzzzzz: 1}
             .filter_map(|line| line.split_once("known here: "))
             .flat_map(|(_, keys)| keys.split(", "))
             .collect();
-        assert_eq!(known.len(), 81, "{known:?}");
+        assert_eq!(known.len(), 83, "{known:?}");
         for key in known {
             assert!(
                 SHIPPED.contains(&format!("{key}:")),

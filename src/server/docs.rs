@@ -55,6 +55,7 @@ const REDOC: &str = r#"<!doctype html>
 
 #[derive(OpenApi)]
 #[openapi(
+    components(schemas(predict::Explain)),
     info(
         title = "forewarn",
         description = "How probable it is that a target fails within the horizon."

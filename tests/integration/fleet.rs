@@ -22,6 +22,7 @@ pub fn config() -> Config {
         Config::parse(&text, "deploy/demo/config.yaml", &env).expect("the demo's config is right");
     config.train.max_rows = 12_000;
     config.train.folds = 2;
+    config.train.search = false;
     config.train.xgboost.n_estimators = 40;
     config.train.random_forest.n_estimators = 30;
     config.train.random_forest.max_depth = 8;
