@@ -26,7 +26,17 @@ pub fn check_replaceable(path: &Path, magic: &[u8]) -> Result<(), OutputError> {
     let read =
         fs::File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut found));
     match read {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Better now than after an hour's work.
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            match folder.map(fs::metadata).transpose() {
+                Ok(_) => Ok(()),
+                Err(source) => Err(OutputError::Io {
+                    path: path.to_path_buf(),
+                    source,
+                }),
+            }
+        }
         Ok(_) if found == magic => Ok(()),
         _ => Err(OutputError::OtherKind(path.to_path_buf())),
     }
@@ -104,7 +114,8 @@ mod tests {
         fs::write(path("empty"), "").unwrap();
         let check = |name: &str| check_replaceable(&path(name), PARQUET).is_ok();
         assert!(check("new.parquet") && check("old.parquet"));
-        assert!(!check("thesis.txt") && !check("empty"));
+        assert!(!check("thesis.txt") && !check("empty") && !check("no/such/folder"));
+        assert!(check_replaceable(Path::new("no-such.parquet"), PARQUET).is_ok());
         assert!(check_replaceable(dir.path(), PARQUET).is_err(), "a folder");
     }
 }

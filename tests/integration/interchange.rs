@@ -34,8 +34,11 @@ fn the_dataset_is_every_labelled_row_in_time_order_and_survives_the_file() {
         let rows = || dataset.rows.iter().filter(|row| row.slice == slice);
         let mean = rows().map(|row| f64::from(row.weight)).sum::<f64>() / rows().count() as f64;
         assert!((mean - 1.0).abs() < 1e-4, "{slice}: mean weight {mean}");
-        let heavy = rows().any(|row| row.label && row.weight > 1.0);
-        assert_eq!(heavy, slice == "fit", "{slice}");
+        let heavier = rows().all(|row| (row.weight > 1.0) == (row.label && slice == "fit"));
+        assert!(
+            heavier,
+            "{slice}: positives weigh more, and only where trees are fitted"
+        );
     }
 
     let folder = tempfile::tempdir().expect("a temporary folder");
