@@ -121,7 +121,7 @@ fn oracle(subject: &Subject) -> Option<String> {
             });
     let (own, best) = (evaluation.at_threshold.foreseen, best.at_threshold.foreseen);
     Some(format!(
-        "The oracle is the true risk that the simulator knows. The ensemble {ranks}foresaw {own} incidents where the oracle foresees {best} within {} ({}), its threshold chosen in hindsight.",
+        "The oracle is the true risk that the simulator knows. The ensemble {ranks}foresaw {own} incidents where the oracle foresees {best} within {} ({}), the oracle’s threshold chosen in hindsight.",
         budget(subject),
         share(own as f64, best as f64),
     ))
