@@ -449,7 +449,7 @@ impl Bundle {
 }
 
 /// Rows that [`Shap::importance`] looks at, at most: some seconds of one core.
-const IMPORTANCE_ROWS: usize = 1000;
+pub const IMPORTANCE_ROWS: usize = 1000;
 
 /// See [`Bundle::shap`].
 pub struct Shap<'a> {

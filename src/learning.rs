@@ -15,7 +15,7 @@ use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
 use crate::model::FitParams;
-use crate::report::{self, Case, Kind, Subject, number, percent};
+use crate::report::{self, Case, Fitting, Kind, Subject, number, percent};
 use crate::time::{format_duration, format_moment};
 use crate::tracker::Limits;
 use crate::training::{LabelReport, Plan, Replay, Trained};
@@ -135,6 +135,7 @@ pub fn write_up(
     let scores = std::mem::take(&mut trained.scores);
     let (test, evaluation) = (trained.test, trained.evaluation.clone());
     let (surrogate, snapshot) = (trained.surrogate.clone(), trained.snapshot_quality.clone());
+    let (held_out, trials) = (trained.held_out.clone(), trained.trials.clone());
     let bundle = bundle(config, plan, labels, trained, origin);
     let review = report::review(history, replay, plan, test, &scores, &bundle);
     let importance = bundle.importance();
@@ -143,12 +144,16 @@ pub fn write_up(
         manifest: &bundle.manifest,
         evaluation: &evaluation,
         labels,
-        snapshot: Some(&snapshot),
+        fitting: Some(Fitting {
+            snapshot: &snapshot,
+            held_out: held_out.as_ref(),
+            trials: &trials,
+        }),
         importance: &importance,
         review: &review,
         surrogate: surrogate.as_deref(),
     };
-    let table = evaluation.table();
+    let table = evaluation.table() + &report::fitted(&subject).unwrap_or_default();
     WriteUp {
         card: card(&subject, &table),
         report: report::render(&subject),
@@ -246,7 +251,7 @@ pub fn card(subject: &Subject, table: &str) -> String {
         "# Model {id}\n\n\
          Answers: how probable is it that a target fails within the next {horizon}?\n\
          `report.html` beside this file says the same with charts.\n\n\
-         **{sentence}**\n\n{cautions}\n\
+         **{sentence}**\n\n{oracle}{cautions}\n\
          ## Data\n\n\
          ```text\n{labels}```\n\n\
          ## How good it is\n\n\
@@ -256,8 +261,8 @@ pub fn card(subject: &Subject, table: &str) -> String {
          What was claimed for rows and what came true, in bins of equal count: all rows, then those that claim at least five times the base rate.\n\n\
          ```text\n{reliability}```\n\n\
          ## What it looks at\n\n\
-         Mean share of the gain of all splits of the boosted trees and of the forest; mean size of the {method} to the log-odds over {explained} rows.\n\n\
-         | feature | share of gain | mean contribution |\n|---|---|---|\n{importance}\n\
+         Mean share of the gain of all splits of the boosted trees and of the forest; mean size of the SHAP value in log-odds over {explained} rows.\n\n\
+         | feature | share of gain | mean size of SHAP value |\n|---|---|---|\n{importance}\n\
          ## Where it was wrong\n\n\
          {wrong}\n\
          ## Its alarms as a few rules\n\n\
@@ -272,9 +277,11 @@ pub fn card(subject: &Subject, table: &str) -> String {
         id = manifest.id,
         horizon = format_duration(manifest.horizon()),
         sentence = headline.sentence,
+        oracle = headline
+            .oracle
+            .map_or_else(String::new, |oracle| format!("{oracle}\n\n")),
         labels = label_report(subject.labels),
         reliability = reliability(subject),
-        method = report::METHOD,
         explained = subject.review.explained_rows,
         wrong = wrong(subject),
         rules = subject

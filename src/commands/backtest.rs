@@ -118,7 +118,7 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
             manifest,
             evaluation: &evaluation,
             labels: &replay.report(&history, &plan),
-            snapshot: None,
+            fitting: None,
             importance: &bundle.importance(),
             review: &review,
             surrogate: surrogate.as_deref(),

@@ -1,14 +1,20 @@
 //! The document: sections in the order in which a reader asks.
 
+use std::collections::BTreeMap;
 use std::fmt::{Result, Write};
 
 use super::plot::{Axis, Plot};
-use super::review::{CASES, Case, HORIZONS_BEFORE, METHOD};
-use super::words::{counted, duration, headline, interval, number, percent, rate, rule, whole};
-use super::{Kind, Subject, escaped};
+use super::review::{CASES, Case, HORIZONS_BEFORE};
+use super::words::{
+    best_baseline, counted, duration, headline, interval, number, others, percent, rate, rule,
+    whole,
+};
+use super::{Fitting, Kind, Subject, escaped};
+use crate::evaluation::EnsembleReport;
+use crate::evaluation::baselines::ORACLE;
 use crate::evaluation::curves::{Curves, HISTOGRAM_BINS, Reliability};
 use crate::evaluation::ranking::ReliabilityBin;
-use crate::evaluation::report::{OperatingPoint, Ranking, TargetReport};
+use crate::evaluation::report::{BaselineReport, OperatingPoint, Ranking, TargetReport};
 use crate::time::{Timestamp, format_duration, format_moment};
 
 const STYLE: &str = include_str!("style.css");
@@ -22,8 +28,9 @@ const FEATURES: usize = 20;
 /// Targets listed.
 const TARGETS: usize = 200;
 
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("alarms", "Alarms and incidents"),
+    (MODES, "Failure modes"),
     ("ranking", "Ranking"),
     ("calibration", "Calibration"),
     ("importance", "What it looks at"),
@@ -32,6 +39,9 @@ const SECTIONS: [(&str, &str); 8] = [
     ("data", "Data and labels"),
     ("reproduce", "How to reproduce"),
 ];
+
+/// Left out where there is only one.
+const MODES: &str = "modes";
 
 /// The whole document.
 pub fn render(subject: &Subject) -> String {
@@ -54,6 +64,7 @@ impl Page<'_> {
     fn write(&mut self) -> Result {
         self.head()?;
         self.alarms()?;
+        self.modes()?;
         self.ranking()?;
         self.calibration()?;
         self.importance()?;
@@ -101,6 +112,9 @@ impl Page<'_> {
             "<p class=\"headline\">{}</p>",
             escaped(&headline.sentence)
         )?;
+        if let Some(oracle) = &headline.oracle {
+            writeln!(self.out, "<p>{}</p>", escaped(oracle))?;
+        }
         if !headline.cautions.is_empty() {
             writeln!(self.out, "<ul class=\"notes\">")?;
             for caution in &headline.cautions {
@@ -111,6 +125,9 @@ impl Page<'_> {
         self.tiles()?;
         write!(self.out, "<nav aria-label=\"Sections\">")?;
         for (anchor, name) in SECTIONS {
+            if anchor == MODES && !self.has_modes() {
+                continue;
+            }
             write!(self.out, "<a href=\"#{anchor}\">{name}</a>")?;
         }
         writeln!(self.out, "</nav>\n</header>\n<main>")
@@ -219,7 +236,7 @@ impl Page<'_> {
         self.points_table()
     }
 
-    /// The ensemble and the baselines, in this order, each with its class.
+    /// The ensemble and what stands beside it, each with its class.
     fn scores(&self) -> Vec<(String, &'static str, &Ranking, &Curves)> {
         const CLASSES: [&str; 7] = ["c1", "c2", "c3", "c4", "c5", "c6", "c7"];
         let evaluation = self.subject.evaluation;
@@ -229,17 +246,21 @@ impl Page<'_> {
             &evaluation.ensemble.ranking,
             &evaluation.drawing.curves,
         )];
-        // The best ones get the most distinct styles.
-        let mut baselines: Vec<_> = evaluation.baselines.iter().collect();
-        baselines.sort_by(|a, b| {
-            let precision = |one: &Ranking| one.average_precision.unwrap_or(0.0);
-            precision(&b.1.ranking)
-                .total_cmp(&precision(&a.1.ranking))
-                .then_with(|| a.0.cmp(b.0))
+        let mut others = others(evaluation);
+        // The best ones get the most distinct styles; the oracle stands last, with its own.
+        let place = |(name, one): &(String, &BaselineReport)| {
+            let precision = one.ranking.average_precision.unwrap_or(0.0);
+            (name == ORACLE, -precision)
+        };
+        others.sort_by(|a, b| {
+            let (left, right) = (place(a), place(b));
+            (left.0.cmp(&right.0))
+                .then(left.1.total_cmp(&right.1))
+                .then_with(|| a.0.cmp(&b.0))
         });
-        for (i, (name, one)) in baselines.into_iter().enumerate() {
-            let class = CLASSES[i % CLASSES.len()];
-            scores.push((rule(name), class, &one.ranking, &one.curves));
+        for ((name, one), class) in others.into_iter().zip(CLASSES.into_iter().cycle()) {
+            let class = if name == ORACLE { ORACLE } else { class };
+            scores.push((name, class, &one.ranking, &one.curves));
         }
         scores
     }
@@ -252,7 +273,7 @@ impl Page<'_> {
         let low = budget.clamp(1e-4, 0.1) / 10.0;
         let mut plot = Plot::new(
             "Incidents foreseen against false alarms",
-            "Share of the incidents that are foreseen, for each rate of false alarms, of the ensemble and of each one-line rule.",
+            "Share of the incidents that are foreseen, for each rate of false alarms, of the ensemble and of what stands beside it.",
             CHART,
             Axis::log("false alarms per target-week", low, most),
             Axis::share("incidents foreseen"),
@@ -445,7 +466,7 @@ impl Page<'_> {
         let evaluation = self.subject.evaluation;
         writeln!(
             self.out,
-            "<h3>The same as a table</h3>\n<p class=\"dim\">Rules, and every row but the first, are read off this range's own curve: they are given their best threshold in hindsight; rules that foresee nothing are left out at the fixed budgets.</p>\n<div class=\"scroll\"><table class=\"dense\">\n<thead><tr><th scope=\"col\">at</th><th scope=\"col\">threshold</th><th scope=\"col\">alarms</th><th scope=\"col\">right</th><th scope=\"col\">early</th><th scope=\"col\">false</th><th scope=\"col\">precision</th><th scope=\"col\">foreseen</th><th scope=\"col\">recall</th><th scope=\"col\">false per<br>target-week</th><th scope=\"col\">alarms<br>a day</th><th scope=\"col\">time in<br>alarm</th><th scope=\"col\">median<br>lead</th></tr></thead>\n<tbody>"
+            "<h3>The same as a table</h3>\n<p class=\"dim\">Rules and other scores, and every row but the first, are read off this range's own curve: they are given their best threshold in hindsight; what foresees nothing is left out at the fixed budgets.</p>\n<div class=\"scroll\"><table class=\"dense\">\n<thead><tr><th scope=\"col\">at</th><th scope=\"col\">threshold</th><th scope=\"col\">alarms</th><th scope=\"col\">right</th><th scope=\"col\">early</th><th scope=\"col\">false</th><th scope=\"col\">precision</th><th scope=\"col\">foreseen</th><th scope=\"col\">recall</th><th scope=\"col\">false per<br>target-week</th><th scope=\"col\">alarms<br>a day</th><th scope=\"col\">time in<br>alarm</th><th scope=\"col\">median<br>lead</th></tr></thead>\n<tbody>"
         )?;
         self.point(
             "own",
@@ -457,18 +478,18 @@ impl Page<'_> {
             "ensemble, precision 0.89",
             &evaluation.at_precision_089,
         )?;
-        for (name, one) in &evaluation.baselines {
-            self.point(
-                "",
-                &format!("{}, same budget", rule(name)),
-                &one.at_threshold,
-            )?;
+        if let Some(oracle) = &evaluation.oracle {
+            self.point("", "oracle, precision 0.89", &oracle.at_precision_089)?;
+        }
+        let others = others(evaluation);
+        for (name, one) in &others {
+            self.point("", &format!("{name}, same budget"), &one.at_threshold)?;
         }
         for (budget, at) in &evaluation.at_budget {
             self.point("own", &format!("ensemble, at most {budget} false"), at)?;
-            for (name, one) in &evaluation.baselines {
+            for (name, one) in &others {
                 if let Some(at) = one.at_budget.get(budget).filter(|at| at.foreseen > 0) {
-                    self.point("", &rule(name), at)?;
+                    self.point("", name, at)?;
                 }
             }
         }
@@ -508,6 +529,54 @@ impl Page<'_> {
         writeln!(self.out, "</tr>")
     }
 
+    fn has_modes(&self) -> bool {
+        self.subject.evaluation.by_failure_mode.len() > 1
+    }
+
+    fn modes(&mut self) -> Result {
+        if !self.has_modes() {
+            return Ok(());
+        }
+        self.section(MODES)?;
+        let evaluation = self.subject.evaluation;
+        let best = best_baseline(self.subject).map(|(name, at)| (rule(name), at));
+        let oracle = evaluation.oracle.as_ref();
+        let beside: Vec<(String, &OperatingPoint)> = best
+            .into_iter()
+            .chain(oracle.map(|one| (ORACLE.to_string(), &one.at_threshold)))
+            .collect();
+        let heads: String = beside
+            .iter()
+            .map(|(name, _)| format!("<th scope=\"col\">foreseen by<br>{}</th>", escaped(name)))
+            .collect();
+        writeln!(
+            self.out,
+            "<p>The same incidents by the query or alert that told of them, at the threshold{}.</p>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">mode</th><th scope=\"col\">incidents</th><th scope=\"col\">foreseen</th><th scope=\"col\">recall</th><th scope=\"col\">median lead</th>{heads}</tr></thead>\n<tbody>",
+            if beside.is_empty() {
+                ""
+            } else {
+                "; what stands beside it has the same budget of false alarms, its threshold chosen in hindsight"
+            }
+        )?;
+        for (mode, one) in &evaluation.by_failure_mode {
+            write!(
+                self.out,
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+                escaped(mode),
+                whole(one.incidents),
+                whole(one.foreseen),
+                percent(one.recall, 0),
+                duration(one.lead_time_seconds.p50),
+            )?;
+            for (_, at) in &beside {
+                let foreseen = at.foreseen_by_failure_mode.get(mode).copied();
+                write!(self.out, "<td>{}</td>", whole(foreseen.unwrap_or(0)))?;
+            }
+            writeln!(self.out, "</tr>")?;
+        }
+        writeln!(self.out, "</tbody></table></div>")
+    }
+
     fn ranking(&mut self) -> Result {
         self.section("ranking")?;
         let evaluation = self.subject.evaluation;
@@ -520,14 +589,14 @@ impl Page<'_> {
         let scores = self.scores();
         let mut roc = Plot::new(
             "ROC",
-            "Share of positive rows against share of negative rows above each score, of the ensemble and of each one-line rule.",
+            "Share of positive rows against share of negative rows above each score, of the ensemble and of what stands beside it.",
             CHART,
             Axis::share("negatives above the score"),
             Axis::share("positives above the score"),
         );
         let mut precision = Plot::new(
             "Precision and recall of rows",
-            "Precision against recall of the rows above each score, of the ensemble and of each one-line rule.",
+            "Precision against recall of the rows above each score, of the ensemble and of what stands beside it.",
             CHART,
             Axis::share("recall of rows"),
             Axis::share("precision of rows"),
@@ -579,11 +648,11 @@ impl Page<'_> {
             };
             self.ranked("", &format!("{name}{note}"), ranking)?;
         }
-        if let Some(snapshot) = self.subject.snapshot {
+        if let Some(Fitting { snapshot, .. }) = self.subject.fitting {
             self.ranked("", "ensemble for bodies without history", &snapshot.ranking)?;
         }
-        for (name, one) in &evaluation.baselines {
-            self.ranked("", &rule(name), &one.ranking)?;
+        for (name, one) in others(evaluation) {
+            self.ranked("", &name, &one.ranking)?;
         }
         writeln!(self.out, "</tbody></table></div>")
     }
@@ -627,7 +696,8 @@ impl Page<'_> {
         self.histogram_chart()?;
         writeln!(self.out, "</div>")?;
         self.reliability_table(&ensemble.reliability, before)?;
-        if let Some(snapshot) = self.subject.snapshot {
+        if let Some(fitting) = self.subject.fitting {
+            let snapshot = fitting.snapshot;
             writeln!(
                 self.out,
                 "<p>For bodies of <code>/predict</code> without history, on the same rows: ECE {}, among high claims {}, slope {}, Brier skill {}, ROC AUC {}.</p>",
@@ -637,8 +707,72 @@ impl Page<'_> {
                 number(snapshot.brier_skill, 3),
                 number(snapshot.ranking.roc_auc, 3),
             )?;
+            self.held_out(&fitting)?;
+            self.search(&fitting)?;
         }
         Ok(())
+    }
+
+    fn held_out(&mut self, fitting: &Fitting) -> Result {
+        writeln!(self.out, "<h3>Targets it never learned from</h3>")?;
+        let Some(found) = fitting.held_out else {
+            let why = super::words::held_out(self.subject, fitting);
+            return writeln!(self.out, "<p>This was {}.</p>", escaped(&why));
+        };
+        writeln!(
+            self.out,
+            "<p>Fitted again without {} of the {}, and asked about these on the last slice ({}, {}): how the first days on a new target would be.</p>",
+            whole(found.targets.len() as u64),
+            counted(self.subject.labels.targets as u64, "target", "targets"),
+            counted(found.rows as u64, "row", "rows"),
+            counted(found.incidents as u64, "incident", "incidents"),
+        )?;
+        writeln!(
+            self.out,
+            "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">on these rows</th><th scope=\"col\">ROC AUC</th><th scope=\"col\">average precision</th><th scope=\"col\">Brier skill</th><th scope=\"col\">ECE</th></tr></thead>\n<tbody>"
+        )?;
+        let rows: [(&str, &EnsembleReport); 2] = [
+            ("ensemble that never learned from them", &found.ensemble),
+            ("ensemble that did", &found.familiar),
+        ];
+        for (name, one) in rows {
+            writeln!(
+                self.out,
+                "<tr><th scope=\"row\">{name}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                number(one.ranking.roc_auc, 3),
+                number(one.ranking.average_precision, 3),
+                number(one.brier_skill, 3),
+                number(one.reliability.ece, 4),
+            )?;
+        }
+        writeln!(self.out, "</tbody></table></div>")
+    }
+
+    fn search(&mut self, fitting: &Fitting) -> Result {
+        writeln!(self.out, "<h3>How parameters were chosen</h3>")?;
+        if fitting.trials.is_empty() {
+            let why = super::words::chosen(self.subject, fitting);
+            return writeln!(self.out, "<p>Search: {}.</p>", escaped(&why));
+        }
+        writeln!(
+            self.out,
+            "<p>Each choice was fitted on the time folds of the first part of the range and judged on rows after those that it had seen; nothing here has looked at the evaluated range.</p>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">member</th><th scope=\"col\" class=\"words\">choice</th><th scope=\"col\">average precision<br>on time folds</th><th scope=\"col\">chosen</th></tr></thead>\n<tbody>"
+        )?;
+        for trial in fitting.trials {
+            let (class, mark) = if trial.chosen {
+                ("own", "yes")
+            } else {
+                ("", "")
+            };
+            writeln!(
+                self.out,
+                "<tr class=\"{class}\"><th scope=\"row\">{}</th><td class=\"words wrap\">{}</td><td>{}</td><td>{mark}</td></tr>",
+                trial.member,
+                escaped(&trial.choice),
+                number(Some(trial.average_precision), 3),
+            )?;
+        }
+        writeln!(self.out, "</tbody></table></div>")
     }
 
     fn reliability_chart(&mut self) -> Result {
@@ -791,7 +925,7 @@ impl Page<'_> {
         let review = self.subject.review;
         writeln!(
             self.out,
-            "<p>Two views: the share of the gain of all splits while fitting, and how far a feature moves the log-odds of {} on average ({METHOD}: what the prediction changes by along each decision, exact for the linear member). Features that tell the same share their part.</p>",
+            "<p>Two views: the share of the gain of all splits while fitting, and how far a feature moves the log-odds of {} on average (mean size of its SHAP value: its effect averaged over all orders in which features could become known). Features that tell the same share their part.</p>",
             counted(
                 review.explained_rows as u64,
                 "evaluated row",
@@ -805,7 +939,7 @@ impl Page<'_> {
         let (most_gain, most_mean) = (widest(|one| one.1), widest(|one| one.2));
         writeln!(
             self.out,
-            "<div class=\"scroll\"><table>\n<caption>The {} that stand highest in either view.</caption>\n<thead><tr><th scope=\"col\">feature</th><th scope=\"col\">share of gain</th><th scope=\"col\">mean |contribution|, log-odds</th></tr></thead>\n<tbody>",
+            "<div class=\"scroll\"><table>\n<caption>The {} that stand highest in either view.</caption>\n<thead><tr><th scope=\"col\">feature</th><th scope=\"col\">share of gain</th><th scope=\"col\">mean |SHAP|, log-odds</th></tr></thead>\n<tbody>",
             counted(features.len() as u64, "feature", "features")
         )?;
         let bar = |class: &str, value: f64, most: f64| {
@@ -844,7 +978,7 @@ impl Page<'_> {
         let (review, at) = (subject.review, &subject.evaluation.at_threshold);
         writeln!(
             self.out,
-            "<p>Each drawing begins {} before and ends {} after an incident, or {} after an alarm: the probability with the threshold, and the signals behind the strongest reasons. Incidents are shaded, openings of alarms marked. A gap in the probability is a time in which the target was not scored.</p>",
+            "<p>Each drawing begins {} before and ends {} after an incident, or {} after an alarm: the probability with the threshold, and the signals behind the strongest reasons. Reasons are path contributions, as alerts give them: what the score changes by along each decision. Incidents are shaded, openings of alarms marked. A gap in the probability is a time in which the target was not scored.</p>",
             format_duration(subject.manifest.horizon() * HORIZONS_BEFORE),
             format_duration(subject.manifest.horizon()),
             format_duration(subject.manifest.horizon() * 2),
@@ -1084,6 +1218,8 @@ impl Page<'_> {
                     whole(labels.incidents_with_history as u64)
                 ),
             ),
+            ("by month", counts(&labels.incidents_by_month)),
+            ("by source", counts(&labels.incidents_by_source)),
             (
                 "rows",
                 format!(
@@ -1117,6 +1253,13 @@ impl Page<'_> {
                 self.out,
                 "<p>What was read for the replay, with the history before its start that the windows need.</p>"
             )?;
+        }
+        if !labels.warnings.is_empty() {
+            writeln!(self.out, "<ul class=\"notes\">")?;
+            for warning in &labels.warnings {
+                writeln!(self.out, "<li>{}</li>", escaped(warning))?;
+            }
+            writeln!(self.out, "</ul>")?;
         }
         writeln!(self.out, "<dl>")?;
         for (name, words) in facts {
@@ -1238,6 +1381,17 @@ impl Page<'_> {
             "<figcaption>{}</figcaption></figure>",
             escaped(caption)
         )
+    }
+}
+
+fn counts<Name: std::fmt::Display>(of: &BTreeMap<Name, usize>) -> String {
+    let counts: Vec<String> = of
+        .iter()
+        .map(|(name, count)| format!("{name} {}", whole(*count as u64)))
+        .collect();
+    match counts.is_empty() {
+        true => "none".into(),
+        false => counts.join(", "),
     }
 }
 

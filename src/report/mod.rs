@@ -6,14 +6,15 @@ mod review;
 mod words;
 
 pub use html::render;
-pub use review::{Case, METHOD, Review, review};
+pub use review::{Case, Review, review};
 pub use words::{
-    Headline, REPRODUCE, command, features, headline, number, percent, worse_calibrated,
+    Headline, REPRODUCE, command, features, fitted, headline, number, percent, worse_calibrated,
 };
 
 use crate::bundle::Manifest;
 use crate::evaluation::{EnsembleReport, Evaluation};
-use crate::training::LabelReport;
+use crate::model::Trial;
+use crate::training::{HeldOut, LabelReport};
 
 /// What a report is of.
 pub struct Subject<'a> {
@@ -21,13 +22,22 @@ pub struct Subject<'a> {
     pub manifest: &'a Manifest,
     pub evaluation: &'a Evaluation,
     pub labels: &'a LabelReport,
-    /// The ensemble for bodies without history, on the same rows.
-    pub snapshot: Option<&'a EnsembleReport>,
+    /// What only training knows.
+    pub fitting: Option<Fitting<'a>>,
     /// Share of the gain of all splits by feature, largest first.
     pub importance: &'a [(String, f64)],
     pub review: &'a Review,
     /// A few rules that come near the alarms.
     pub surrogate: Option<&'a str>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Fitting<'a> {
+    /// The ensemble for bodies without history, on the same rows.
+    pub snapshot: &'a EnsembleReport,
+    pub held_out: Option<&'a HeldOut>,
+    /// What the time folds said of imbalance methods and parameters.
+    pub trials: &'a [Trial],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::assessment::Reason;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, IMPORTANCE_ROWS};
 use crate::evaluation::events::Scored;
 use crate::evaluation::{AlarmRule, Outcome};
 use crate::history::History;
@@ -13,8 +13,6 @@ use crate::time::{Timestamp, millis};
 use crate::training::{Plan, Replay, TargetRows};
 use crate::types::Signal;
 
-/// Rows that the mean contributions are taken over.
-const EXPLAINED_ROWS: usize = 5000;
 /// Cases shown of each kind.
 pub const CASES: usize = 6;
 /// Signals drawn of a case.
@@ -26,13 +24,10 @@ pub const HORIZONS_BEFORE: u32 = 6;
 /// Points of a drawn series.
 const POINTS: usize = 240;
 
-/// Where the contributions come from, in words.
-pub const METHOD: &str = "path contributions";
-
 #[derive(Clone, Debug, Default)]
 pub struct Review {
-    /// Mean size of each feature's contribution to the stack's log-odds, largest first.
-    pub contributions: Vec<(String, f64)>,
+    /// Mean size of each feature's SHAP value of the stack's log-odds, largest first.
+    pub shap: Vec<(String, f64)>,
     /// Rows that those means are taken over.
     pub explained_rows: usize,
     /// The highest scores first.
@@ -74,7 +69,7 @@ pub fn review(
     scores: &[Score],
     bundle: &Bundle,
 ) -> Review {
-    let (contributions, explained_rows) = mean_contributions(replay, (from, until), bundle);
+    let (shap, explained_rows) = mean_shap(replay, (from, until), bundle);
     let reviewer = Reviewer {
         history,
         replay,
@@ -115,7 +110,7 @@ pub fn review(
         alarms.map(|(alarm, _)| alarm.opened).collect()
     };
     Review {
-        contributions,
+        shap,
         explained_rows,
         missed_total: missed.len(),
         false_alarms: false_alarms
@@ -144,7 +139,7 @@ fn spread(count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// By feature, largest first, and the rows behind it: labelled ones, evenly spaced.
-fn mean_contributions(
+fn mean_shap(
     replay: &Replay,
     (from, until): (usize, usize),
     bundle: &Bundle,
@@ -159,28 +154,12 @@ fn mean_contributions(
             row.filter(|_| matches!(label, RowLabel::Positive | RowLabel::Negative))
         }));
     }
-    let every = rows.len().div_ceil(EXPLAINED_ROWS).max(1);
-    let rows: Vec<usize> = rows.into_iter().step_by(every).collect();
-    let explained: Vec<Vec<f64>> = rows
-        .par_iter()
-        .map(|&row| contributions(bundle, replay.features.row(row)))
-        .collect();
-    let mut means = vec![0.0; bundle.catalogue.len()];
-    // One after the other, so that the sums do not depend on the number of threads.
-    for row in &explained {
-        for (mean, contribution) in means.iter_mut().zip(row) {
-            *mean += contribution.abs() / rows.len() as f64;
-        }
-    }
-    let mut named: Vec<(String, f64)> = bundle.catalogue.names().into_iter().zip(means).collect();
-    named.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    (named, rows.len())
-}
-
-fn contributions(bundle: &Bundle, features: &[f32]) -> Vec<f64> {
-    let mut contributions = vec![0.0; bundle.catalogue.len()];
-    bundle.full().explain(features, &mut contributions);
-    contributions
+    let every = rows.len().div_ceil(IMPORTANCE_ROWS).max(1);
+    let columns: Vec<usize> = (0..bundle.catalogue.len()).collect();
+    let rows = replay
+        .features
+        .select_rows(rows.into_iter().step_by(every), &columns);
+    (bundle.shap().importance(&rows), rows.rows())
 }
 
 struct Reviewer<'a> {

@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
-use super::{Kind, Subject};
+use super::{Fitting, Kind, Subject};
 use crate::bundle::Origin;
-use crate::evaluation::report::{FEW_INCIDENTS, OperatingPoint};
+use crate::evaluation::Evaluation;
+use crate::evaluation::baselines::ORACLE;
+use crate::evaluation::report::{BaselineReport, FEW_INCIDENTS, OperatingPoint};
 use crate::time::{Timestamp, format_rough};
 
 pub struct Headline {
     pub sentence: String,
     /// What a reader must not overlook.
     pub cautions: Vec<String>,
+    /// How near it comes to the true risk, where that is known.
+    pub oracle: Option<String>,
 }
 
 pub fn headline(subject: &Subject) -> Headline {
     Headline {
         sentence: sentence(subject),
         cautions: cautions(subject),
+        oracle: oracle(subject),
     }
 }
 
@@ -70,7 +75,7 @@ fn sentence(subject: &Subject) -> String {
 }
 
 /// The one-line rule that foresaw most within the same budget.
-fn best_baseline<'a>(subject: &Subject<'a>) -> Option<(&'a str, &'a OperatingPoint)> {
+pub fn best_baseline<'a>(subject: &Subject<'a>) -> Option<(&'a str, &'a OperatingPoint)> {
     subject
         .evaluation
         .baselines
@@ -97,6 +102,45 @@ fn rival(subject: &Subject) -> String {
             at.foreseen
         ),
     }
+}
+
+/// The share of what the true risk would reach.
+fn oracle(subject: &Subject) -> Option<String> {
+    let evaluation = subject.evaluation;
+    let best = evaluation.oracle.as_ref()?;
+    let share = |own: f64, best: f64| percent((best > 0.0).then(|| own / best), 0);
+    let precision = evaluation.ensemble.ranking.average_precision;
+    let ranks =
+        precision
+            .zip(best.ranking.average_precision)
+            .map_or_else(String::new, |(own, best)| {
+                format!(
+                    "reaches {} of its average precision ({own:.3} of {best:.3}) and ",
+                    share(own, best)
+                )
+            });
+    let (own, best) = (evaluation.at_threshold.foreseen, best.at_threshold.foreseen);
+    Some(format!(
+        "The oracle is the true risk that the simulator knows. The ensemble {ranks}foresaw {own} incidents where the oracle foresees {best} within {} ({}), the oracle’s threshold chosen in hindsight.",
+        budget(subject),
+        share(own as f64, best as f64),
+    ))
+}
+
+/// Everything that stands beside the model, each under a name for people.
+pub fn others(evaluation: &Evaluation) -> Vec<(String, &BaselineReport)> {
+    let rules = evaluation.baselines.iter();
+    let compared = evaluation.compared.iter();
+    rules
+        .map(|(name, one)| (rule(name), one))
+        .chain(compared.map(|(name, one)| (name.clone(), one)))
+        .chain(
+            evaluation
+                .oracle
+                .iter()
+                .map(|one| (ORACLE.to_string(), one)),
+        )
+        .collect()
 }
 
 fn cautions(subject: &Subject) -> Vec<String> {
@@ -146,6 +190,15 @@ fn cautions(subject: &Subject) -> Vec<String> {
                     number(evaluation.ensemble.ranking.average_precision, 3),
                 ));
             }
+        }
+    }
+    for (name, one) in &evaluation.compared {
+        let other = &one.at_threshold;
+        if other.foreseen > 0 && other.foreseen >= at.foreseen {
+            found.push(format!(
+                "{name}, which it is compared with, is as good: it foresaw {} of {} within the budget, its threshold chosen in hindsight, the model {}.",
+                other.foreseen, other.incidents, at.foreseen
+            ));
         }
     }
     let elsewhere = better_elsewhere(subject);
@@ -305,9 +358,9 @@ fn lower_first(text: &str) -> String {
     })
 }
 
-/// Name, share of gain and mean contribution of the features that stand among the first `count` in either view, by rank in both.
+/// Name, share of gain and mean |SHAP| of the features that stand among the first `count` in either view, by rank in both.
 pub fn features(subject: &Subject, count: usize) -> Vec<(String, f64, f64)> {
-    let (gains, means) = (subject.importance, &subject.review.contributions);
+    let (gains, means) = (subject.importance, &subject.review.shap);
     let rank = |list: &[(String, f64)], name: &str| {
         list.iter()
             .position(|(other, _)| other == name)
@@ -329,6 +382,61 @@ pub fn features(subject: &Subject, count: usize) -> Vec<(String, f64, f64)> {
         .map(|name| (name.clone(), value(gains, name), value(means, name)))
         .filter(|(_, gain, mean)| *gain > 0.0 || *mean > 0.0)
         .collect()
+}
+
+/// What fitting chose and how it does on targets that it never saw, a line each.
+pub fn fitted(subject: &Subject) -> Option<String> {
+    let fitting = subject.fitting?;
+    Some(format!(
+        "search: {}\nheld-out targets: {}\n",
+        chosen(subject, &fitting),
+        held_out(subject, &fitting)
+    ))
+}
+
+/// Which imbalance method and parameters won.
+pub fn chosen(subject: &Subject, fitting: &Fitting) -> String {
+    if subject.manifest.origin == Origin::Imported {
+        return "none, the trees were fitted elsewhere".into();
+    }
+    let chosen: Vec<String> = fitting
+        .trials
+        .iter()
+        .filter(|trial| trial.chosen)
+        .map(|trial| format!("{} with {}", trial.member, trial.choice))
+        .collect();
+    if chosen.is_empty() {
+        "none, too few positive rows in the time folds to choose by".into()
+    } else {
+        format!("the time folds chose {}", chosen.join("; "))
+    }
+}
+
+/// A cold start, or why none was tried.
+pub fn held_out(subject: &Subject, fitting: &Fitting) -> String {
+    let Some(found) = fitting.held_out else {
+        return if subject.manifest.origin == Origin::Imported {
+            "not measured, the trees were fitted elsewhere and cannot be fitted again without some targets".into()
+        } else if subject.labels.targets < 5 {
+            "not measured, that takes five targets at least".into()
+        } else {
+            "not measured, the held-out targets had no positive row in the last slice, or the others too few to learn from".into()
+        };
+    };
+    let ensembles = [&found.ensemble, &found.familiar];
+    let [own, familiar] = ensembles.map(|one| {
+        format!(
+            "ROC AUC {}, average precision {}, Brier skill {}, ECE {}",
+            number(one.ranking.roc_auc, 3),
+            number(one.ranking.average_precision, 3),
+            number(one.brier_skill, 3),
+            number(one.reliability.ece, 4)
+        )
+    });
+    format!(
+        "on {}, learned from all others, {own}; the ensemble that knew them, on the same rows, {familiar}",
+        counted(found.targets.len() as u64, "target", "targets")
+    )
 }
 
 pub const REPRODUCE: &str = "With the same config, the same samples in Prometheus and the same version of forewarn this gives the same bytes, on any number of threads:";

@@ -3,10 +3,13 @@ use std::time::Duration;
 
 use forewarn::assessment::Reason;
 use forewarn::bundle::{Manifest, Origin};
-use forewarn::evaluation::{self, Baseline, Evaluation, Input, Scores, Track};
+use forewarn::evaluation::report::{BaselineReport, LeadTime, ModeReport};
+use forewarn::evaluation::{
+    self, Baseline, EnsembleReport, Evaluation, Input, Rows, Scores, Track,
+};
 use forewarn::labels::{FailureRules, RowLabel};
 use forewarn::learning;
-use forewarn::report::{self, Case, Kind, Review, Subject};
+use forewarn::report::{self, Case, Fitting, Kind, Review, Subject};
 use forewarn::time::Timestamp;
 use forewarn::training::LabelReport;
 use forewarn::types::{Incident, TargetId};
@@ -44,7 +47,7 @@ pub fn check(html: &str) {
     assert_eq!(html.matches("<desc>").count(), drawings);
 }
 
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 20] = [
     "Incidents foreseen against false alarms",
     "Lead time",
     "Alarms per week against the threshold",
@@ -55,6 +58,10 @@ const SECTIONS: [&str; 16] = [
     "<b>Scores</b>",
     "claimed<br>before",
     "share of gain",
+    "mean |SHAP|, log-odds",
+    "ensemble that never learned from them",
+    "average precision<br>on time folds",
+    "<dt>by month</dt><dd>2026-01 ",
     "Its alarms as a few rules",
     "False alarms",
     "Missed incidents",
@@ -93,7 +100,10 @@ fn the_card_says_what_the_report_says() {
         "`report.html` beside this file",
         "simulated fleet",
         "before calibration",
-        "mean contribution",
+        "mean size of SHAP value",
+        "search: the time folds chose xgboost with imbalance ",
+        "held-out targets: on 2 targets, learned from all others, ROC AUC 0.",
+        "by month: 2026-01 ",
         "Missed incidents with the highest probability",
         "forewarn train --start 2026-01-05T00:00:00Z",
     ] {
@@ -244,7 +254,7 @@ fn tell(evaluation: &Evaluation, manifest: &Manifest, kind: Kind, review: &Revie
         manifest,
         evaluation,
         labels: &labels(),
-        snapshot: None,
+        fitting: None,
         importance: &[],
         review,
         surrogate: None,
@@ -358,6 +368,155 @@ fn the_headline_does_not_hide_what_speaks_against_the_model() {
         assert!(told.cautions.contains(caution), "{}", told.cautions);
         assert!(told.html.contains(&report::escaped(caution)));
         assert!(told.card.contains(caution));
+    }
+}
+
+/// The rival of [`Fleet::evaluation`] as something other than a rule.
+fn beside(foreseen: bool, place: impl FnOnce(&mut Evaluation, BaselineReport)) -> Evaluation {
+    let fleet = Fleet {
+        foreseen,
+        ..Fleet::default()
+    };
+    let mut evaluation = fleet.evaluation(Some(0.5), true);
+    let rival = evaluation.baselines.remove("static_threshold");
+    place(&mut evaluation, rival.expect("a rival"));
+    evaluation
+}
+
+#[test]
+fn the_oracle_is_a_measure_and_no_rule() {
+    let manifest = manifest(Origin::History, 0.5);
+    for (foreseen, share) in [(false, "0 %"), (true, "100 %")] {
+        let evaluation = beside(foreseen, |evaluation, one| evaluation.oracle = Some(one));
+        let told = tell(&evaluation, &manifest, Kind::Training, &Review::default());
+        check(&told.html);
+        assert!(told.sentence.contains("No one-line rule foresaw any"));
+        assert!(!told.cautions.contains("rule"), "{}", told.cautions);
+        let words = format!(
+            "foresaw {} incidents where the oracle foresees 28 within 0.50 false alarms per target-week ({share})",
+            if foreseen { 28 } else { 0 }
+        );
+        assert!(told.html.contains(&words) && told.card.contains(&words));
+        // In all three charts and their legends, and in the tables.
+        assert_eq!(told.html.matches("line oracle\"").count(), 6);
+        for row in ["oracle", "oracle, precision 0.89", "oracle, same budget"] {
+            let row = format!("<th scope=\"row\">{row}</th>");
+            assert!(told.html.contains(&row), "{row}");
+        }
+    }
+    let without = tell(
+        &Fleet::default().evaluation(Some(0.5), true),
+        &manifest,
+        Kind::Training,
+        &Review::default(),
+    );
+    assert!(!without.html.contains("The oracle") && !without.card.contains("oracle"));
+}
+
+#[test]
+fn what_it_is_compared_with_stands_beside_it_by_name() {
+    let evaluation = beside(false, |evaluation, one| {
+        evaluation.compared.insert("<our> rule".into(), one);
+    });
+    let told = tell(
+        &evaluation,
+        &manifest(Origin::History, 0.5),
+        Kind::Training,
+        &Review::default(),
+    );
+    check(&told.html);
+    assert!(told.sentence.contains("No one-line rule foresaw any"));
+    assert!(
+        told.cautions
+            .contains("<our> rule, which it is compared with, is as good: it foresaw 28 of 28")
+    );
+    assert!(
+        told.html
+            .contains("<th scope=\"row\">&lt;our&gt; rule</th>")
+    );
+}
+
+#[test]
+fn failure_modes_are_told_apart_where_there_are_several() {
+    let mode = |incidents, foreseen| ModeReport {
+        incidents,
+        foreseen,
+        recall: Some(foreseen as f64 / incidents as f64),
+        right: foreseen,
+        early: 0,
+        lead_time_seconds: LeadTime {
+            p10: None,
+            p50: Some(900.0),
+            p90: None,
+        },
+    };
+    let mut evaluation = beside(true, |evaluation, mut one| {
+        one.at_threshold.foreseen_by_failure_mode = [("<leak>".to_string(), 13)].into();
+        evaluation
+            .baselines
+            .insert("persistence".into(), one.clone());
+        one.at_threshold.foreseen_by_failure_mode = [("<leak>".to_string(), 17)].into();
+        evaluation.oracle = Some(one);
+    });
+    let manifest = manifest(Origin::History, 0.5);
+    let mut html = |name: &str, one: ModeReport| {
+        evaluation.by_failure_mode.insert(name.into(), one);
+        let html = tell(&evaluation, &manifest, Kind::Training, &Review::default()).html;
+        check(&html);
+        html
+    };
+    assert!(!html("disk", mode(8, 2)).contains("Failure modes"));
+    let html = html("<leak>", mode(20, 15));
+    assert!(
+        html.contains(
+            "foreseen by<br>“it failed lately”</th><th scope=\"col\">foreseen by<br>oracle"
+        )
+    );
+    for row in [
+        "disk</th><td>8</td><td>2</td><td>25 %</td><td>15m</td><td>0</td><td>0</td>",
+        "&lt;leak&gt;</th><td>20</td><td>15</td><td>75 %</td><td>15m</td><td>13</td><td>17</td>",
+    ] {
+        assert!(html.contains(row), "{row}");
+    }
+}
+
+#[test]
+fn what_was_not_measured_is_said_with_its_reason() {
+    let nothing = EnsembleReport::new(&Rows::new([]));
+    let evaluation = Fleet::default().evaluation(Some(0.5), false);
+    for (origin, targets, words) in [
+        (Origin::History, 4, "that takes five targets at least"),
+        (Origin::History, 5, "no positive row in the last slice"),
+        (Origin::Imported, 5, "the trees were fitted elsewhere"),
+    ] {
+        let mut labels = labels();
+        labels.targets = targets;
+        labels.warnings = vec!["a <signal> has no sample".into()];
+        let subject = Subject {
+            kind: Kind::Training,
+            manifest: &manifest(origin, 0.5),
+            evaluation: &evaluation,
+            labels: &labels,
+            fitting: Some(Fitting {
+                snapshot: &nothing,
+                held_out: None,
+                trials: &[],
+            }),
+            importance: &[],
+            review: &Review::default(),
+            surrogate: None,
+        };
+        let html = report::render(&subject);
+        check(&html);
+        assert!(html.contains("<p>Search: none, "));
+        assert!(html.contains("<li>a &lt;signal&gt; has no sample</li>"));
+        let line = report::fitted(&subject).expect("fitting is told");
+        for text in [html, line] {
+            assert!(
+                text.contains("not measured, ") && text.contains(words),
+                "{text}"
+            );
+        }
     }
 }
 
