@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes models/default: 30 days of the simulated fleet (20 targets, seed 42), through a real Prometheus and `forewarn train`.
+# Makes models/default: 30 days of the simulated fleet (50 targets, seed 42), through a real Prometheus and `forewarn train`.
 # The history ends at a fixed time, so that the same sources give the same model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ cargo build --release --locked --quiet
 work=$(mktemp -d)
 pid=
 trap '[ -z "$pid" ] || kill "$pid"; wait; rm -rf "$work"' EXIT
-target/release/forewarn simulate history --targets 20 --days 30 --seed 42 --end "$end" --output "$work/history.om"
+target/release/forewarn simulate history --targets 50 --days 30 --seed 42 --end "$end" --output "$work/history.om"
 promtool tsdb create-blocks-from openmetrics --max-block-duration=720h "$work/history.om" "$work/data" >/dev/null
 rm "$work/history.om"
 echo 'scrape_configs: []' >"$work/prometheus.yml"

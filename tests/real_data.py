@@ -60,8 +60,7 @@ def config(args):
     print("failure: {queries: ['smd_failure == 1'], merge_gap: 30m}")
     # As many as scikit-learn's side gets: all positives, and negatives that make up for those left out.
     # The linear member's solver takes many minutes over hundreds of columns.
-    linear = ", logistic_regression: {max_rows: 6000}" if args.signals == "all" else ""
-    print(f"train: {{max_rows: 40000{linear}}}")
+    print("train: {max_rows: 40000}")
     print(f"alerting: {{for: 0s, false_alarms_per_week: {7 * args.targets}}}")
 
 

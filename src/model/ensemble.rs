@@ -465,10 +465,7 @@ mod tests {
                 max_depth: 10,
                 min_samples_leaf: 20,
             },
-            logistic_regression: LogisticParams {
-                alpha: 1.0,
-                max_rows: 2000,
-            },
+            logistic_regression: LogisticParams { alpha: 1.0 },
             imbalance: Imbalance::ClassWeight,
             signals_per_tree: 1.0,
             search: false,

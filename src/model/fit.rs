@@ -95,8 +95,6 @@ pub enum FitError {
         found: usize,
         expected: String,
     },
-    #[error("logistic regression could not be fitted: {reason}")]
-    Logistic { reason: String },
 }
 
 /// An ensemble and how its parameters came about.
@@ -143,10 +141,10 @@ pub fn fit(
         trials,
     } = match folds.positives() < STACK_POSITIVES {
         true => Choice::without_folds(params),
-        false => folds.choose(params, progress)?,
+        false => folds.choose(params, progress),
     };
 
-    let members = fitter.members(&split.fit, &params, rounds, progress)?;
+    let members = fitter.members(&split.fit, &params, rounds, progress);
     progress("calibration", 0.0);
     let inputs = fitter.inputs(&members, &split.calibrate);
     let labels: Vec<bool> = split.calibrate.iter().map(|row| set.labels[*row]).collect();
@@ -249,7 +247,7 @@ impl Fitter<'_> {
         params: &FitParams,
         rounds: usize,
         progress: Progress,
-    ) -> Result<Members, FitError> {
+    ) -> Members {
         let prepared = self.prepare(rows, params.imbalance);
         let xgboost = XgboostParams {
             n_estimators: rounds,
@@ -261,12 +259,12 @@ impl Fitter<'_> {
         let random_forest = self.forest(&prepared, &params.random_forest, &|share| {
             progress("random_forest", share)
         });
-        let logistic_regression = self.linear(rows, &params.logistic_regression)?;
-        Ok(Members {
+        let logistic_regression = self.linear(rows, &params.logistic_regression);
+        Members {
             xgboost,
             random_forest: Some(random_forest),
             logistic_regression: Some(logistic_regression),
-        })
+        }
     }
 
     /// Also gives the loss over `validate` after each number of rounds.
@@ -299,16 +297,15 @@ impl Fitter<'_> {
         Subspace::new(&prepared.bins, self.set.inputs, self.signals_per_tree)
     }
 
-    /// The linear member balances its own sample, whatever the imbalance setting.
-    fn linear(&self, rows: &[usize], params: &LogisticParams) -> Result<Linear, FitError> {
+    /// The linear member is fitted at the true base rate, whatever the imbalance setting.
+    fn linear(&self, rows: &[usize], params: &LogisticParams) -> Linear {
         let TrainingSet {
             features,
             labels,
             weights,
             ..
         } = self.set;
-        logistic::fit(features, labels, weights, rows, params, self.seed)
-            .map_err(|reason| FitError::Logistic { reason })
+        logistic::fit(features, labels, weights, rows, params)
     }
 
     /// What the imbalance method makes of `rows` for the tree members. Class weights and synthetic rows
@@ -579,7 +576,7 @@ impl<'a> Folds<'a> {
     }
 
     /// First the imbalance method, then the parameters of each tree member, one after another.
-    fn choose(&self, params: &FitParams, progress: Progress) -> Result<Choice, FitError> {
+    fn choose(&self, params: &FitParams, progress: Progress) -> Choice {
         let methods: &[Imbalance] = match &params.imbalance {
             Imbalance::Auto => &Imbalance::METHODS,
             set => std::slice::from_ref(set),
@@ -623,7 +620,7 @@ impl<'a> Folds<'a> {
                 forest = tried;
             }
         }
-        Ok(Choice {
+        Choice {
             params: FitParams {
                 xgboost: boosted.params,
                 random_forest: forest.params,
@@ -634,10 +631,10 @@ impl<'a> Folds<'a> {
             scores: [
                 boosted.scores,
                 forest.scores,
-                self.linear(&params.logistic_regression)?,
+                self.linear(&params.logistic_regression),
             ],
             trials: log.trials,
-        })
+        }
     }
 
     fn prepare(&self, imbalance: Imbalance) -> Vec<Prepared<'_>> {
@@ -684,18 +681,18 @@ impl<'a> Folds<'a> {
         }
     }
 
-    fn linear(&self, params: &LogisticParams) -> Result<Vec<f64>, FitError> {
+    fn linear(&self, params: &LogisticParams) -> Vec<f64> {
         let features = self.fitter.set.features;
         let mut scores = Vec::with_capacity(self.rows.len());
         for fold in &self.folds {
-            let member = self.fitter.linear(&fold.fit, params)?;
+            let member = self.fitter.linear(&fold.fit, params);
             scores.extend(
                 fold.validate
                     .iter()
                     .map(|row| member.logit(features.row(*row))),
             );
         }
-        Ok(scores)
+        scores
     }
 
     /// Logistic regression over scores of rows that their members had not seen, at the true base rate.

@@ -1,4 +1,6 @@
-//! Small weighted logistic regression by Newton steps: the stack and Platt's calibration.
+//! Weighted logistic regression by Newton steps: the linear member, the stack and Platt's calibration.
+
+use rayon::prelude::*;
 
 use super::sigmoid;
 
@@ -9,19 +11,9 @@ pub struct Line<const K: usize> {
     pub intercept: f64,
 }
 
-impl<const K: usize> Line<K> {
-    pub fn at(&self, inputs: &[f64; K]) -> f64 {
-        self.intercept
-            + self
-                .coefficients
-                .iter()
-                .zip(inputs)
-                .map(|(c, x)| c * x)
-                .sum::<f64>()
-    }
-}
-
 const MAX_STEPS: usize = 50;
+/// Rows summed up at a time, one core each; the sums of the chunks are added in their order.
+const CHUNK: usize = 2048;
 
 /// Minimises the weighted log loss of soft `targets` plus `ridge / 2 · |c|²` over
 /// coefficients of the standardised inputs. An input that would get a negative
@@ -42,37 +34,35 @@ pub fn fit<const K: usize>(
     let centre: [f64; K] = std::array::from_fn(|k| mean(&|i| inputs[i][k]));
     let spread: [f64; K] =
         std::array::from_fn(|k| mean(&|i| (inputs[i][k] - centre[k]).powi(2)).sqrt());
-    let standard: Vec<[f64; K]> = inputs
+    let standard: Vec<f64> = inputs
         .iter()
-        .map(|row| {
-            std::array::from_fn(|k| {
-                if spread[k] > 0.0 {
-                    (row[k] - centre[k]) / spread[k]
-                } else {
-                    0.0
-                }
+        .flat_map(|row| {
+            (0..K).map(|k| match spread[k] > 0.0 {
+                true => (row[k] - centre[k]) / spread[k],
+                false => 0.0,
             })
         })
         .collect();
+    let rows = Rows {
+        columns: K,
+        inputs: &standard,
+        targets,
+        weights,
+    };
 
     let mut active: [bool; K] = spread.map(|spread| spread > 0.0);
-    let line = loop {
-        let line = solve(&standard, targets, weights, ridge, &active);
+    let (found, intercept) = loop {
+        let (found, intercept) = rows.solve(ridge, &active);
         let worst = (0..K)
-            .filter(|k| line.coefficients[*k] < 0.0)
-            .min_by(|a, b| line.coefficients[*a].total_cmp(&line.coefficients[*b]));
+            .filter(|k| found[*k] < 0.0)
+            .min_by(|a, b| found[*a].total_cmp(&found[*b]));
         match worst {
             Some(k) => active[k] = false,
-            None => break line,
+            None => break (found, intercept),
         }
     };
-    let coefficients: [f64; K] = std::array::from_fn(|k| {
-        if active[k] {
-            line.coefficients[k] / spread[k]
-        } else {
-            0.0
-        }
-    });
+    let coefficients: [f64; K] =
+        std::array::from_fn(|k| if active[k] { found[k] / spread[k] } else { 0.0 });
     let shift: f64 = coefficients
         .iter()
         .zip(centre)
@@ -80,70 +70,136 @@ pub fn fit<const K: usize>(
         .sum();
     Line {
         coefficients,
-        intercept: line.intercept - shift,
+        intercept: intercept - shift,
     }
 }
 
-fn solve<const K: usize>(
-    inputs: &[[f64; K]],
-    targets: &[f64],
-    weights: &[f64],
-    ridge: f64,
-    active: &[bool; K],
-) -> Line<K> {
-    let loss = |line: &Line<K>| -> f64 {
-        let rows = inputs.iter().zip(targets).zip(weights).map(|((x, y), w)| {
-            let z = line.at(x);
-            w * (z.max(0.0) + (-z.abs()).exp().ln_1p() - y * z)
-        });
-        rows.sum::<f64>() + ridge / 2.0 * line.coefficients.iter().map(|c| c * c).sum::<f64>()
-    };
-    let mut line = Line {
-        coefficients: [0.0; K],
-        intercept: 0.0,
-    };
-    let mut current = loss(&line);
-    for _ in 0..MAX_STEPS {
-        // The last row and column belong to the intercept.
-        let mut hessian = vec![vec![0.0; K + 1]; K + 1];
-        let mut gradient = vec![0.0; K + 1];
-        for ((x, y), w) in inputs.iter().zip(targets).zip(weights) {
-            let p = sigmoid(line.at(x));
-            let input = |k: usize| x.get(k).map_or(1.0, |x| if active[k] { *x } else { 0.0 });
-            for a in 0..=K {
-                gradient[a] += w * (p - y) * input(a);
-                for (b, cell) in hessian[a].iter_mut().enumerate().take(a + 1) {
-                    *cell += w * p * (1.0 - p) * input(a) * input(b);
-                }
+/// Standardised rows, row-major, with what they should give.
+pub struct Rows<'a> {
+    pub columns: usize,
+    pub inputs: &'a [f64],
+    /// 0 to 1.
+    pub targets: &'a [f64],
+    pub weights: &'a [f64],
+}
+
+impl Rows<'_> {
+    /// Coefficients, 0 of columns that are not active, and intercept.
+    pub fn solve(&self, ridge: f64, active: &[bool]) -> (Vec<f64>, f64) {
+        let columns = self.columns;
+        // The intercept comes last.
+        let mut found = vec![0.0; columns + 1];
+        let penalty =
+            |found: &[f64]| ridge / 2.0 * found[..columns].iter().map(|c| c * c).sum::<f64>();
+        let loss = |found: &[f64]| self.loss(found) + penalty(found);
+        let mut current = loss(&found);
+        for _ in 0..MAX_STEPS {
+            let (mut gradient, mut hessian) = self.derivatives(&found, active);
+            for k in 0..columns {
+                gradient[k] += ridge * found[k];
+                // What is not active has no curvature: it must not make the matrix singular.
+                hessian[k][k] += if active[k] { ridge } else { 1.0 };
             }
-        }
-        for k in 0..K {
-            gradient[k] += ridge * line.coefficients[k];
-            hessian[k][k] += ridge;
-        }
-        let Some(step) = cholesky_solve(hessian, gradient) else {
-            break;
-        };
-        let mut length = 1.0;
-        let mut improved = false;
-        while length > 1e-6 {
-            let next = Line {
-                coefficients: std::array::from_fn(|k| line.coefficients[k] - length * step[k]),
-                intercept: line.intercept - length * step[K],
+            let Some(step) = cholesky_solve(hessian, gradient) else {
+                break;
             };
-            let next_loss = loss(&next);
-            if next_loss < current {
-                improved = current - next_loss > 1e-12 * current;
-                (line, current) = (next, next_loss);
+            let mut length = 1.0;
+            let mut improved = false;
+            while length > 1e-6 {
+                let next: Vec<f64> = found
+                    .iter()
+                    .zip(&step)
+                    .map(|(c, step)| c - length * step)
+                    .collect();
+                let next_loss = loss(&next);
+                if next_loss < current {
+                    improved = current - next_loss > 1e-12 * current;
+                    (found, current) = (next, next_loss);
+                    break;
+                }
+                length /= 2.0;
+            }
+            if !improved {
                 break;
             }
-            length /= 2.0;
         }
-        if !improved {
-            break;
-        }
+        let intercept = found.pop().unwrap_or(0.0);
+        (found, intercept)
     }
-    line
+
+    fn chunks(
+        &self,
+    ) -> impl IndexedParallelIterator<Item = impl Iterator<Item = (&[f64], f64, f64)>> {
+        let rows = self.inputs.par_chunks(CHUNK * self.columns.max(1));
+        let outcomes = self
+            .targets
+            .par_chunks(CHUNK)
+            .zip(self.weights.par_chunks(CHUNK));
+        rows.zip(outcomes).map(|(rows, (targets, weights))| {
+            let rows = rows.chunks_exact(self.columns.max(1));
+            rows.zip(targets)
+                .zip(weights)
+                .map(|((x, y), w)| (x, *y, *w))
+        })
+    }
+
+    fn loss(&self, found: &[f64]) -> f64 {
+        let sums: Vec<f64> = self
+            .chunks()
+            .map(|rows| {
+                rows.map(|(x, y, w)| {
+                    let z = at(found, x);
+                    w * (z.max(0.0) + (-z.abs()).exp().ln_1p() - y * z)
+                })
+                .sum()
+            })
+            .collect();
+        sums.iter().sum()
+    }
+
+    /// Gradient, and lower half of the Hessian, of the loss.
+    fn derivatives(&self, found: &[f64], active: &[bool]) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let n = self.columns + 1;
+        let parts: Vec<(Vec<f64>, Vec<Vec<f64>>)> = self
+            .chunks()
+            .map(|rows| {
+                let mut gradient = vec![0.0; n];
+                let mut hessian: Vec<Vec<f64>> = (1..=n).map(|row| vec![0.0; row]).collect();
+                let mut input = vec![1.0; n];
+                for (x, y, w) in rows {
+                    for ((input, x), active) in input.iter_mut().zip(x).zip(active) {
+                        *input = if *active { *x } else { 0.0 };
+                    }
+                    let p = sigmoid(at(found, x));
+                    let (error, curvature) = (w * (p - y), w * p * (1.0 - p));
+                    for (a, row) in hessian.iter_mut().enumerate() {
+                        gradient[a] += error * input[a];
+                        let scaled = curvature * input[a];
+                        for (cell, b) in row.iter_mut().zip(&input) {
+                            *cell += scaled * b;
+                        }
+                    }
+                }
+                (gradient, hessian)
+            })
+            .collect();
+        let mut gradient = vec![0.0; n];
+        let mut hessian: Vec<Vec<f64>> = (1..=n).map(|row| vec![0.0; row]).collect();
+        for (part, square) in parts {
+            for (sum, part) in gradient.iter_mut().zip(part) {
+                *sum += part;
+            }
+            for (sum, part) in hessian.iter_mut().flatten().zip(square.iter().flatten()) {
+                *sum += part;
+            }
+        }
+        (gradient, hessian)
+    }
+}
+
+fn at(found: &[f64], x: &[f64]) -> f64 {
+    let (intercept, coefficients) = found.split_last().unwrap_or((&0.0, &[]));
+    intercept + coefficients.iter().zip(x).map(|(c, x)| c * x).sum::<f64>()
 }
 
 /// Solves for a symmetric positive definite matrix given by its lower half; `None` when it is not.

@@ -69,6 +69,4 @@ pub struct ForestParams {
 pub struct LogisticParams {
     /// L2 penalty.
     pub alpha: f64,
-    /// Rows of the class-balanced sample that is fitted. 30000
-    pub max_rows: usize,
 }

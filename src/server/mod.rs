@@ -409,10 +409,7 @@ mod tests {
                     max_depth: 1,
                     min_samples_leaf: 1,
                 },
-                logistic_regression: LogisticParams {
-                    alpha: 1.0,
-                    max_rows: 1,
-                },
+                logistic_regression: LogisticParams { alpha: 1.0 },
             },
             model: ModelConfig {
                 serve: ServeMember::Ensemble,
