@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogisticParams, Matrix, newton};
 
-/// Standardised values are cut off here, so that one outlier cannot decide a score.
-const MAX_STANDARD: f64 = 5.0;
+/// Standardised values are cut off here, so that one outlier cannot decide a score; far out, because rare failures lie
+/// many standard deviations away from health.
+const MAX_STANDARD: f64 = 20.0;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Linear {
@@ -102,18 +103,40 @@ pub fn fit(
         .iter()
         .map(|row| f64::from(u8::from(labels[*row])))
         .collect();
-    let active: Vec<bool> = terms.iter().map(|term| term.scale > 0.0).collect();
+    let mut active: Vec<bool> = terms.iter().map(|term| term.scale > 0.0).collect();
     let rows = newton::Rows {
         columns: terms.len(),
         inputs: &inputs,
         targets: &targets,
         weights: &weights,
     };
-    let (coefficients, intercept) = rows.solve(params.alpha, &active);
+    let directions = directions(&rows);
+    let (coefficients, intercept) = loop {
+        let (coefficients, intercept) = rows.solve(params.alpha, &active);
+        let against = |column: &usize| coefficients[*column] * directions[*column] < 0.0;
+        let turned: Vec<usize> = (0..terms.len()).filter(against).collect();
+        if turned.is_empty() {
+            break (coefficients, intercept);
+        }
+        turned.iter().for_each(|column| active[*column] = false);
+    };
     for (term, weight) in terms.iter_mut().zip(coefficients) {
         term.weight = weight;
     }
     Linear { intercept, terms }
+}
+
+/// Whether positives lie above or below the mean of each column. No column may count the other way: such
+/// coefficients (suppressors) suit the failures at hand, and hide a failure that shows in that column alone.
+fn directions(rows: &newton::Rows) -> Vec<f64> {
+    let mut sums = vec![0.0; rows.columns];
+    let outcomes = rows.targets.iter().zip(rows.weights);
+    for (row, (target, weight)) in rows.inputs.chunks_exact(rows.columns).zip(outcomes) {
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += weight * target * x;
+        }
+    }
+    sums
 }
 
 /// Median, weighted mean and spread of one column; a column without spread keeps weight zero.
