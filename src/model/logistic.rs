@@ -257,28 +257,50 @@ mod tests {
 
     /// An independent solver finds the same line on the same standardised rows.
     #[test]
-    fn agrees_with_linfa() {
+    fn newton_agrees_with_linfa() {
         let (features, labels) = rows(3000);
         let all: Vec<usize> = (0..3000).collect();
-        let fitted = fit(&features, &labels, &[1.0; 3000], &all, &PARAMS);
+        let terms = fit(&features, &labels, &[1.0; 3000], &all, &PARAMS).terms;
         let x = Array2::from_shape_fn((3000, 5), |(row, column)| {
-            fitted.terms[column].standard(features.row(row)[column])
+            terms[column].standard(features.row(row)[column])
         });
+        let targets: Vec<f64> = labels.iter().map(|l| f64::from(u8::from(*l))).collect();
+        let ours = newton::Rows {
+            columns: 5,
+            inputs: x.as_slice().unwrap(),
+            targets: &targets,
+            weights: &[1.0; 3000],
+        };
+        let (coefficients, intercept) = ours.solve(PARAMS.alpha, &[true, true, false, false, true]);
         let theirs = linfa_logistic::LogisticRegression::default()
             .alpha(PARAMS.alpha)
             .max_iterations(1000)
             .gradient_tolerance(1e-6)
-            .fit(&Dataset::new(x, Array1::from(labels)))
+            .fit(&Dataset::new(x.clone(), Array1::from(labels)))
             .unwrap();
         // It chooses the positive class itself.
         let sign = theirs.params()[0].signum();
-        assert!((sign * theirs.intercept() - fitted.intercept).abs() < 1e-3);
-        for (term, other) in fitted.terms.iter().zip(theirs.params()) {
-            assert!(
-                (term.weight - sign * other).abs() < 1e-3,
-                "{term:?}, {other}"
-            );
+        assert!((sign * theirs.intercept() - intercept).abs() < 1e-3);
+        for (own, other) in coefficients.iter().zip(theirs.params()) {
+            assert!((own - sign * other).abs() < 1e-3, "{own}, {other}");
         }
+    }
+
+    /// Positives lie above the mean of both columns; the second only corrects the first.
+    #[test]
+    fn no_column_counts_against_its_own_direction() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let mut features = Matrix::new(2);
+        let mut labels = Vec::new();
+        for _ in 0..5000 {
+            let shared: f32 = rng.random_range(-2.0..2.0);
+            let own: f32 = rng.random_range(-1.0..1.0);
+            features.data.extend([shared + own, shared]);
+            labels.push(rng.random_bool(sigmoid(2.0 * f64::from(own) + 0.4 * f64::from(shared))));
+        }
+        let all: Vec<usize> = (0..5000).collect();
+        let terms = fit(&features, &labels, &[1.0; 5000], &all, &PARAMS).terms;
+        assert!(terms[0].weight > 0.0 && terms[1].weight == 0.0, "{terms:?}");
     }
 
     #[test]
