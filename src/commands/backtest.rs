@@ -13,7 +13,6 @@ use crate::artifact;
 use crate::evaluation::baselines::Prior;
 use crate::learning;
 use crate::report::{self, Kind, Subject};
-use crate::surrogate;
 use crate::tracker;
 use crate::training::{self, Plan};
 
@@ -107,10 +106,7 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
 
     if let Some(path) = &args.report {
         let review = report::review(&history, &replay, &plan, range, &scores, &bundle);
-        let scores: Vec<f64> = scores.iter().map(|score| score.ensemble).collect();
-        let names = plan.catalogue.names();
-        let surrogate = threshold
-            .and_then(|threshold| surrogate::rules(&replay.features, &names, &scores, threshold));
+        let surrogate = replay.surrogate(&plan, &scores, threshold);
         let html = report::render(&Subject {
             kind: Kind::Backtest {
                 overlaps_training: overlaps,

@@ -331,6 +331,8 @@ impl Fitter<'_> {
             of_class.map(|row| f64::from(weights[*row])).sum::<f64>()
         };
         let (positive, negative) = (sum(true), sum(false));
+        let by_class =
+            || -> (Vec<usize>, Vec<usize>) { rows.iter().partition(|row| labels[**row]) };
         match imbalance {
             Imbalance::None | Imbalance::Auto => {}
             Imbalance::ClassWeight => {
@@ -340,10 +342,7 @@ impl Fitter<'_> {
                 }
             }
             Imbalance::Downsample => {
-                let positives: Vec<usize> =
-                    rows.iter().copied().filter(|row| labels[*row]).collect();
-                let negatives: Vec<usize> =
-                    rows.iter().copied().filter(|row| !labels[*row]).collect();
+                let (positives, negatives) = by_class();
                 let wanted = (DOWNSAMPLE_RATIO * positives.len() as f64) as usize;
                 if wanted < negatives.len() {
                     let kept = logistic::draw(&negatives, weights, wanted, &mut rng);
@@ -356,8 +355,7 @@ impl Fitter<'_> {
                 }
             }
             Imbalance::Smote => {
-                let positives: Vec<usize> =
-                    rows.iter().copied().filter(|row| labels[*row]).collect();
+                let (positives, _) = by_class();
                 let ratio = imbalance.ratio(positive, negative);
                 let wanted = (positive * (ratio - 1.0)).max(0.0);
                 let made = (wanted as usize).min(rows.len());

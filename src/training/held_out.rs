@@ -31,7 +31,6 @@ pub(super) fn held_out(
     progress: Progress,
 ) -> Option<HeldOut> {
     let is_out = |target: usize| target % EVERY == EVERY - 1;
-    let sample = Sample::draw(replay, slices, plan, &|target| !is_out(target));
     let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
     let (rows, labels): (Vec<usize>, Vec<bool>) = replay
         .labelled(slices.test, replay.steps, &is_out)
@@ -40,6 +39,7 @@ pub(super) fn held_out(
     if !labels.contains(&true) {
         return None;
     }
+    let sample = Sample::draw(replay, slices, plan, &|target| !is_out(target));
     let stranger: Ensemble = sample
         .fit(replay, &columns, plan, params, &|stage, share| {
             progress(&format!("held-out targets: {stage}"), share)

@@ -20,7 +20,6 @@ use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
 use crate::model::{self, Ensemble, FitError, FitParams, Fitted, Score, TreeModel, Trial};
-use crate::surrogate;
 use crate::tracker::Limits;
 use held_out::held_out;
 use sample::{Sample, Slices};
@@ -241,15 +240,7 @@ fn finish(
         .zip(&labels)
         .map(|(score, &label)| (score.ensemble, label, 1.0));
     let snapshot_quality = EnsembleReport::new(&Rows::new(judged));
-    let surrogate = threshold.and_then(|threshold| {
-        let scores: Vec<f64> = scores.iter().map(|score| score.ensemble).collect();
-        surrogate::rules(
-            &replay.features,
-            &plan.catalogue.names(),
-            &scores,
-            threshold,
-        )
-    });
+    let surrogate = replay.surrogate(plan, &scores, threshold);
     progress("evaluation", 1.0);
     Trained {
         surrogate,

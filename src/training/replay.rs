@@ -12,6 +12,7 @@ use crate::evaluation::{self, Evaluation, Input, Rows, Scores, Track};
 use crate::history::{History, TargetHistory};
 use crate::labels::{self, Phase, RowLabel};
 use crate::model::{Ensemble, Matrix, Score};
+use crate::surrogate;
 use crate::time::Timestamp;
 use crate::tracker::Tracker;
 use crate::types::{FailureMode, Incident, ServeMember, TargetId, TargetState};
@@ -259,6 +260,17 @@ impl Replay {
         let scores = model.uncalibrated_rows(&self.features.select_rows(rows, &columns));
         let judged = scores.into_iter().zip(labels);
         Reliability::new(&Rows::new(judged.map(|(score, label)| (score, label, 1.0))))
+    }
+
+    /// A few rules that come near the ensemble's alarms; `None` where there are none.
+    pub fn surrogate(
+        &self,
+        plan: &Plan,
+        scores: &[Score],
+        threshold: Option<f64>,
+    ) -> Option<String> {
+        let scores: Vec<f64> = scores.iter().map(|score| score.ensemble).collect();
+        surrogate::rules(&self.features, &plan.catalogue.names(), &scores, threshold?)
     }
 
     /// Grid index of every row.
