@@ -100,7 +100,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("--max-rows", type=int, default=120_000, help="rows that forest and linear member are fitted on")
-    parser.add_argument("--min-child-weight", type=float, default=50)
+    parser.add_argument("--min-child-weight", type=float, default=15)
     parser.add_argument("--min-samples-leaf", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", help="write the figures as JSON to this file")

@@ -51,6 +51,19 @@ struct Member {
     source: Source,
 }
 
+impl Member {
+    fn new(bundle: &Bundle, settings: &Settings, last_seen: Timestamp) -> Self {
+        Self {
+            labels: Vec::new(),
+            tracker: Tracker::new(&bundle.catalogue, settings.rules, settings.limits),
+            last_seen,
+            failing: None,
+            excluded: false,
+            source: Source::Query,
+        }
+    }
+}
+
 /// What one target did at one grid point, for the scoreboard and the store.
 #[derive(Clone, Debug)]
 pub struct Observation {
@@ -80,6 +93,30 @@ impl Fleet {
         tracker::backfill(&self.bundle.catalogue, &self.settings.rules)
     }
 
+    /// [`tracker::marks_before`]
+    pub fn marks_before(&self, t: Timestamp) -> (Timestamp, Timestamp, Duration) {
+        tracker::marks_before(t, &self.bundle.catalogue, &self.settings.rules)
+    }
+
+    /// Takes marks of the baseline; steps that were taken in come first.
+    pub fn recall(&mut self, marks: &History) {
+        let Some(newest) = self.newest else { return };
+        for (id, recorded) in marks.targets() {
+            let (bundle, settings) = (&self.bundle, &self.settings);
+            let member = self.targets.entry(id.clone()).or_insert_with(|| {
+                let mut member = Member::new(bundle, settings, marks.time(0));
+                member.tracker.pass(newest);
+                member
+            });
+            for (i, t) in marks.times().enumerate() {
+                member.tracker.recall(t, recorded.samples(i));
+                if recorded.seen[i] {
+                    member.last_seen = member.last_seen.max(t);
+                }
+            }
+        }
+    }
+
     /// The newest grid point taken in.
     pub fn newest(&self) -> Option<Timestamp> {
         self.newest
@@ -98,7 +135,7 @@ impl Fleet {
     /// Takes the grid points of a batch that are newer than what is already known; forgets targets that have long been silent.
     /// Where a query for failures or exclusions got no answer, a target stays what it was.
     pub fn ingest(&mut self, batch: &History) {
-        let memory = self.backfill().max(self.silence());
+        let memory = self.memory();
         let Self {
             bundle,
             settings,
@@ -106,14 +143,9 @@ impl Fleet {
             newest,
         } = self;
         for (id, recorded) in batch.targets() {
-            let member = targets.entry(id.clone()).or_insert_with(|| Member {
-                labels: Vec::new(),
-                tracker: Tracker::new(&bundle.catalogue, settings.rules, settings.limits),
-                last_seen: batch.time(0),
-                failing: None,
-                excluded: false,
-                source: Source::Query,
-            });
+            let member = targets
+                .entry(id.clone())
+                .or_insert_with(|| Member::new(bundle, settings, batch.time(0)));
             if !recorded.labels.is_empty() {
                 member.labels.clone_from(&recorded.labels);
             }
@@ -158,12 +190,17 @@ impl Fleet {
         }
     }
 
+    /// After so long without a sample a target is forgotten.
+    fn memory(&self) -> Duration {
+        tracker::reach(&self.bundle.catalogue, &self.settings.rules).max(self.silence())
+    }
+
     /// After so long without a sample a target counts as gone.
     fn silence(&self) -> Duration {
         self.bundle.catalogue.step() * self.settings.limits.fresh_steps as u32
     }
 
-    /// Targets that are not gone. A gone one is remembered as far as windows and recovery reach, so that
+    /// Targets that are not gone. A gone one is remembered as far as its baseline reaches, so that
     /// on its return it is where training would have it.
     fn present(&self) -> impl Iterator<Item = (&TargetId, &Member)> {
         let (newest, silence) = (self.newest, self.silence());

@@ -2,6 +2,7 @@
 //! same for a month of training and for the newest step of a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
@@ -80,6 +81,8 @@ impl FetchReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Serving,
+    /// The signals alone.
+    Baseline,
     /// Training, backtests and checks, which measure other scores too.
     Evaluation,
 }
@@ -92,20 +95,24 @@ struct Query {
     is_alert: bool,
 }
 
-/// Fetches `start..=end` on the step grid. `progress` is told how many of how many queries are done.
+/// Fetches `start..=end` on the grid of `step`. `progress` is told how many of how many queries are done.
 pub async fn fetch(
     client: &Client,
     config: &Config,
     own_alerts: &OwnAlerts,
     purpose: Purpose,
-    (start, end): (Timestamp, Timestamp),
+    (start, end, step): (Timestamp, Timestamp, Duration),
     progress: impl Fn(usize, usize),
 ) -> Fetched {
     let mut queries = queries(config, own_alerts);
-    let mut history = History::new(config.signals.len(), start, end, config.step);
-    if purpose == Purpose::Evaluation {
-        history = history.with_compared(config.compare.keys().cloned().collect());
-        queries.extend(compared(config));
+    let mut history = History::new(config.signals.len(), start, end, step);
+    match purpose {
+        Purpose::Serving => (),
+        Purpose::Baseline => queries.retain(|query| matches!(query.column, Column::Signal(_))),
+        Purpose::Evaluation => {
+            history = history.with_compared(config.compare.keys().cloned().collect());
+            queries.extend(compared(config));
+        }
     }
     let total = queries.len();
     let mut report = FetchReport {
@@ -114,7 +121,7 @@ pub async fn fetch(
     };
     let mut answers = stream::iter(queries)
         .map(|query| async move {
-            let answer = client.range(&query.text, start, end, config.step).await;
+            let answer = client.range(&query.text, start, end, step).await;
             (query, answer)
         })
         .buffered(config.prometheus.concurrency.max(1));

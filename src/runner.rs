@@ -13,6 +13,7 @@ use crate::bundle::Bundle;
 use crate::cycle::{Fleet, Settings};
 use crate::evaluation::AlarmRule;
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
+use crate::history::History;
 use crate::prometheus::{Client, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::App;
@@ -41,6 +42,8 @@ pub struct Runner {
     seen_from: Timestamp,
     /// Grid point of the last cycle, whether or not Prometheus answered.
     attempted: Option<Timestamp>,
+    /// Whether the marks before a backfill are known.
+    recalled: bool,
     rules_asked: Option<Instant>,
     pruned: Option<Instant>,
     /// Whether the last cycle failed, so that an outage is logged once.
@@ -105,6 +108,7 @@ impl Runner {
             unwritten: Default::default(),
             seen_from: Timestamp(0),
             attempted: None,
+            recalled: false,
             rules_asked: None,
             pruned: None,
             down: false,
@@ -169,7 +173,7 @@ impl Runner {
             config,
             &own,
             Purpose::Serving,
-            (start, t),
+            (start, t, config.step),
             |_, _| (),
         )
         .await;
@@ -198,10 +202,18 @@ impl Runner {
 
         if due != Some(start) {
             self.seen_from = start;
+            self.recalled = false;
         }
+        let marks = match self.recalled {
+            true => None,
+            false => Some(self.marks(t, &own).await),
+        };
         let began = Instant::now();
         let assessments = tokio::task::block_in_place(|| {
             self.fleet.ingest(&history);
+            if let Some(marks) = &marks {
+                self.fleet.recall(marks);
+            }
             self.fleet.assess()
         });
         let scored = assessments.iter().filter(|a| a.risk.is_some()).count();
@@ -221,6 +233,16 @@ impl Runner {
         });
         phase(&app, "publish", began);
         app.metrics.cycle_succeeded(t);
+    }
+
+    /// The marks that the baselines need and the backfill does not bring. Queries that fail are asked again in the next cycle.
+    async fn marks(&mut self, t: Timestamp, own: &OwnAlerts) -> History {
+        let span = self.fleet.marks_before(t);
+        let (client, config) = (&self.client, &self.app.config);
+        let Fetched { history, report } =
+            fetch::fetch(client, config, own, Purpose::Baseline, span, |_, _| ()).await;
+        self.recalled = report.failed.is_empty();
+        history
     }
 
     /// Tells the scoreboard what happened and writes what it decided. Incidents that the backfill

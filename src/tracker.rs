@@ -7,7 +7,7 @@ use crate::features::Catalogue;
 use crate::labels::{FailureMachine, FailureRules, Phase};
 use crate::time::Timestamp;
 use crate::types::{Incident, TargetState};
-use crate::window::Window;
+use crate::window::{MARK_EVERY, MARKS, Window};
 
 /// When there is too little data to say anything: section `features` of the config.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,10 +19,38 @@ pub struct Limits {
     pub min_coverage: f64,
 }
 
-/// How far before its first score a target must be followed, so that its window is full and no incident's recovery is overlooked.
+/// How far before its first score a target must be followed step by step, so that its window is full and no incident's
+/// recovery is overlooked. Before that its baseline needs the marks.
 pub fn backfill(catalogue: &Catalogue, rules: &FailureRules) -> Duration {
     let lookback = catalogue.step() * catalogue.lookback() as u32;
     lookback.max(rules.recovery + rules.merge_gap + rules.min_duration)
+}
+
+/// How far the baseline reaches back.
+fn baseline(catalogue: &Catalogue) -> Duration {
+    mark_step(catalogue) * MARKS as u32
+}
+
+/// How far before its first score samples of a target are of use.
+pub fn reach(catalogue: &Catalogue, rules: &FailureRules) -> Duration {
+    backfill(catalogue, rules).max(baseline(catalogue))
+}
+
+/// Where the marks lie that a backfill up to `t` does not bring: first, last and step.
+pub fn marks_before(
+    t: Timestamp,
+    catalogue: &Catalogue,
+    rules: &FailureRules,
+) -> (Timestamp, Timestamp, Duration) {
+    let step = mark_step(catalogue);
+    let first = t.minus(baseline(catalogue)).floor(step);
+    let filled = t.minus(backfill(catalogue, rules)).floor(catalogue.step());
+    (first, filled.minus(catalogue.step()).floor(step), step)
+}
+
+/// From one mark of the baseline to the next.
+fn mark_step(catalogue: &Catalogue) -> Duration {
+    catalogue.step() * MARK_EVERY as u32
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +89,18 @@ impl Tracker {
         let failing = failing && (!excluded || self.phase == Phase::Failing);
         self.phase = self.machine.push(t, failing);
         self.excluded = excluded;
+    }
+
+    /// Moves on to `t` without a sample.
+    pub fn pass(&mut self, t: Timestamp) {
+        self.window.advance(t);
+    }
+
+    /// Takes samples of a mark that no step brought.
+    pub fn recall(&mut self, t: Timestamp, samples: impl Iterator<Item = f32>) {
+        for (signal, value) in samples.enumerate() {
+            self.window.set(signal, t, value);
+        }
     }
 
     pub fn window(&self) -> &Window {

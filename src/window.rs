@@ -1,10 +1,18 @@
-//! The samples of one target on the step grid, up to and including its newest slot.
+//! The samples of one target on the step grid, up to and including its newest slot: all of the
+//! last ones, and of the time before that one in every so many.
 
 use std::time::Duration;
 
 use crate::time::{Timestamp, millis};
 
-/// Ring buffer of one target: `signals` columns of `lookback` slots each.
+/// Every so many steps of the grid a sample is kept for the baseline.
+pub const MARK_EVERY: usize = 60;
+/// Such marks that are kept: a day at a step of a minute.
+pub const MARKS: usize = 24;
+/// Marks with a sample below which there is no telling what is normal.
+const MIN_MARKS: usize = 4;
+
+/// Ring buffer of one target: `signals` columns of `lookback` slots each, and the marks.
 ///
 /// A slot without a sample is missing, not zero; outside this module missing
 /// is `None` or, in the dense feature rows, NaN.
@@ -16,6 +24,10 @@ pub struct Window {
     newest: Option<i64>,
     /// Column-major: signal `s`, slot `g` at `s * lookback + g mod lookback`.
     samples: Vec<f32>,
+    /// Samples of the slots that are multiples of [`MARK_EVERY`]; column-major in the same way.
+    marks: Vec<f32>,
+    /// Median of each signal's marks; NaN where there are fewer than [`MIN_MARKS`].
+    medians: Vec<f32>,
 }
 
 impl Window {
@@ -25,11 +37,13 @@ impl Window {
             lookback,
             newest: None,
             samples: vec![f32::NAN; signals * lookback],
+            marks: vec![f32::NAN; signals * MARKS],
+            medians: vec![f32::NAN; signals],
         }
     }
 
     pub fn signals(&self) -> usize {
-        self.samples.len() / self.lookback
+        self.medians.len()
     }
 
     pub fn lookback(&self) -> usize {
@@ -44,20 +58,17 @@ impl Window {
     /// Makes `t` the newest slot; slots passed over become missing. A `t` at or before the newest slot changes nothing.
     pub fn advance(&mut self, t: Timestamp) {
         let slot = t.0.div_euclid(self.step_ms);
-        let passed = match self.newest {
+        match self.newest {
             Some(newest) if slot <= newest => return,
-            Some(newest) => slot - newest,
-            None => self.lookback as i64,
-        };
-        if passed >= self.lookback as i64 {
-            self.samples.fill(f32::NAN);
-        } else {
-            for g in slot - passed + 1..=slot {
-                let at = self.position(g);
-                for column in self.samples.chunks_exact_mut(self.lookback) {
-                    column[at] = f32::NAN;
+            Some(newest) => {
+                clear(&mut self.samples, self.lookback, newest, slot);
+                let (before, now) = (mark(newest), mark(slot));
+                if before < now {
+                    clear(&mut self.marks, MARKS, before, now);
+                    (0..self.signals()).for_each(|signal| self.find_median(signal));
                 }
             }
+            None => (),
         }
         self.newest = Some(slot);
     }
@@ -65,11 +76,41 @@ impl Window {
     /// Stores a sample. One that is not finite, or not within the window, is ignored.
     pub fn set(&mut self, signal: usize, t: Timestamp, value: f32) {
         let Some(newest) = self.newest else { return };
-        let lag = newest - t.0.div_euclid(self.step_ms);
-        if value.is_finite() && (0..self.lookback as i64).contains(&lag) {
-            let at = signal * self.lookback + self.position(newest - lag);
-            self.samples[at] = value;
+        let slot = t.0.div_euclid(self.step_ms);
+        if !value.is_finite() || slot > newest {
+            return;
         }
+        if newest - slot < self.lookback as i64 {
+            self.samples[signal * self.lookback + position(slot, self.lookback)] = value;
+        }
+        let is_mark = slot.rem_euclid(MARK_EVERY as i64) == 0;
+        if is_mark && mark(newest) - mark(slot) < MARKS as i64 {
+            self.marks[signal * MARKS + position(mark(slot), MARKS)] = value;
+            self.find_median(signal);
+        }
+    }
+
+    fn find_median(&mut self, signal: usize) {
+        let mut present = [0.0; MARKS];
+        let mut count = 0;
+        for mark in &self.marks[signal * MARKS..][..MARKS] {
+            if !mark.is_nan() {
+                present[count] = *mark;
+                count += 1;
+            }
+        }
+        let present = &mut present[..count];
+        self.medians[signal] = if count < MIN_MARKS {
+            f32::NAN
+        } else {
+            *present.select_nth_unstable_by(count / 2, f32::total_cmp).1
+        };
+    }
+
+    /// What is normal for a signal: the median of its marks.
+    pub fn baseline(&self, signal: usize) -> Option<f32> {
+        let median = self.medians[signal];
+        (!median.is_nan()).then_some(median)
     }
 
     /// The sample `lag` steps before the newest slot.
@@ -78,15 +119,22 @@ impl Window {
         if lag >= self.lookback {
             return None;
         }
-        let value = self.samples[signal * self.lookback + self.position(newest - lag as i64)];
+        let slot = newest - lag as i64;
+        let value = self.samples[signal * self.lookback + position(slot, self.lookback)];
         (!value.is_nan()).then_some(value)
     }
 
     /// The last `steps` slots of a signal, newest last; NaN where missing. Two pieces because the buffer wraps.
     pub fn recent(&self, signal: usize, steps: usize) -> (&[f32], &[f32]) {
+        self.earlier(signal, 0, steps)
+    }
+
+    /// The `steps` slots of a signal up to the one `lag` steps before the newest; the sum is within the lookback.
+    pub fn earlier(&self, signal: usize, lag: usize, steps: usize) -> (&[f32], &[f32]) {
         let steps = steps.min(self.lookback);
         let column = &self.samples[signal * self.lookback..(signal + 1) * self.lookback];
-        let end = self.position(self.newest.unwrap_or(-1)) + 1;
+        let newest = self.newest.unwrap_or(-1);
+        let end = position(newest - lag as i64, self.lookback) + 1;
         if end >= steps {
             (&column[end - steps..end], &[])
         } else {
@@ -109,9 +157,29 @@ impl Window {
             })
             .count()
     }
+}
 
-    fn position(&self, slot: i64) -> usize {
-        slot.rem_euclid(self.lookback as i64) as usize
+/// The newest mark at or before a slot.
+fn mark(slot: i64) -> i64 {
+    slot.div_euclid(MARK_EVERY as i64)
+}
+
+/// Where a slot stands in a ring of so many.
+fn position(slot: i64, ring: usize) -> usize {
+    slot.rem_euclid(ring as i64) as usize
+}
+
+/// Makes the slots after `before` up to `now` missing in every column of a ring.
+fn clear(columns: &mut [f32], ring: usize, before: i64, now: i64) {
+    if now - before >= ring as i64 {
+        columns.fill(f32::NAN);
+        return;
+    }
+    for slot in before + 1..=now {
+        let at = position(slot, ring);
+        for column in columns.chunks_exact_mut(ring) {
+            column[at] = f32::NAN;
+        }
     }
 }
 
@@ -159,6 +227,37 @@ mod tests {
         assert_eq!(recent(&window, 3), [None, None, None]);
         window.set(0, at(4), 7.0);
         assert_eq!(recent(&window, 3), [None, Some(7.0), None]);
+    }
+
+    /// Samples of every minute up to `until`; the value is the hour.
+    fn hours(until: i64) -> Window {
+        let mut window = Window::new(1, 4, STEP);
+        for minute in 0..=until {
+            window.advance(at(minute));
+            window.set(0, at(minute), (minute / 60) as f32);
+        }
+        window
+    }
+
+    #[test]
+    fn the_baseline_is_the_median_of_the_marks_of_a_day() {
+        assert_eq!(hours(179).baseline(0), None);
+        assert_eq!(hours(180).baseline(0), Some(2.0));
+        assert_eq!(hours(24 * 60 - 1).baseline(0), Some(12.0));
+        assert_eq!(hours(30 * 60 + 7).baseline(0), Some(19.0));
+    }
+
+    #[test]
+    fn marks_that_come_late_count_as_if_they_had_come_in_time() {
+        let mut late = Window::new(1, 4, STEP);
+        late.advance(at(30 * 60 + 7));
+        for hour in 0..=30 {
+            late.set(0, at(60 * hour), hour as f32);
+            late.set(0, at(60 * hour + 1), 99.0);
+        }
+        assert_eq!(late.baseline(0), hours(30 * 60 + 7).baseline(0));
+        late.advance(at(60 * 60));
+        assert_eq!(late.baseline(0), None, "most of them are too old by now");
     }
 
     #[test]

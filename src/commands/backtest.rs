@@ -76,7 +76,7 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
         ..learning::plan(&config)
     };
     let first = start
-        .minus(tracker::backfill(&plan.catalogue, &plan.rules))
+        .minus(tracker::reach(&plan.catalogue, &plan.rules))
         .floor(config.step);
     let history = history::read(&config, first, end, args.allow_partial, &bars)?;
     let fetch_seconds = began.elapsed().as_secs_f64();

@@ -81,7 +81,7 @@ fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
         &config,
         &OwnAlerts::default(),
         Purpose::Evaluation,
-        (start, end),
+        (start, end, config.step),
         |_, _| (),
     ));
     let rows = rows(&config, &fetched, start);

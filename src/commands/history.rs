@@ -131,7 +131,7 @@ async fn fetch_history(
         config,
         &own_alerts,
         Purpose::Evaluation,
-        (start, end),
+        (start, end, config.step),
         |done, total| bars.show("queries", done as f64 / total as f64),
     )
     .await;

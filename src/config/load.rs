@@ -347,14 +347,14 @@ fn train(s: &Section, horizon: Option<Duration>) -> TrainConfig {
         search: s.get("search", check::boolean).unwrap_or(true),
         signals_per_tree: s
             .get("signals_per_tree", number(above(0.0, 1.0)))
-            .unwrap_or(0.4),
+            .unwrap_or(1.0),
         xgboost: s.section("xgboost", |s| XgboostParams {
             n_estimators: s.get("n_estimators", whole(1..=10_000)).unwrap_or(200),
             learning_rate: s
                 .get("learning_rate", number(above(0.0, 1.0)))
                 .unwrap_or(0.1),
             max_depth: s.get("max_depth", whole(1..=16)).unwrap_or(6),
-            min_child_weight: s.get("min_child_weight", number(0.0..=1e6)).unwrap_or(50.0),
+            min_child_weight: s.get("min_child_weight", number(0.0..=1e6)).unwrap_or(15.0),
             lambda: s.get("lambda", number(0.0..=1e6)).unwrap_or(1.0),
             early_stopping_rounds: s
                 .get("early_stopping_rounds", whole(1..=10_000))

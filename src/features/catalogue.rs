@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::statistic::{Fits, Statistic};
 use crate::time::{Timestamp, millis};
 use crate::types::{Signal, Unit};
-use crate::window::Window;
+use crate::window::{MARK_EVERY, MARKS, Window};
 
 /// Signals with domain features, and the unit that these features assume.
 pub const KNOWN_SIGNALS: [(&str, Unit); 7] = [
@@ -20,7 +20,9 @@ pub const KNOWN_SIGNALS: [(&str, Unit); 7] = [
     ("active_connections", Unit::Count),
 ];
 
-use Statistic::{Delta, Lag, Max, Mean, Projection, Ratio, Slope, Std, TimeToLimit, Value};
+use Statistic::{
+    Delta, Departure, Growth, Max, Mean, Projection, Ratio, Slope, Std, TimeToLimit, Value,
+};
 
 /// Statistics of the known signals beyond their value.
 const KNOWN_STATISTICS: [(&str, &[Statistic]); 7] = [
@@ -29,36 +31,45 @@ const KNOWN_STATISTICS: [(&str, &[Statistic]); 7] = [
         &[
             Mean(15),
             Std(15),
-            Slope(15),
             Slope(60),
             Projection(60),
             TimeToLimit(60),
             Ratio(120),
+            Departure,
+            Growth(30),
         ],
     ),
     (
         "memory_usage",
         &[
-            Slope(15),
             Slope(60),
             Projection(60),
             TimeToLimit(60),
-            Ratio(120),
+            Departure,
+            Growth(30),
         ],
     ),
-    ("disk_usage", &[Slope(60), Projection(60), TimeToLimit(60)]),
-    ("network_latency_ms", &[Mean(15), Std(15), Ratio(120)]),
-    ("error_count", &[Lag(5), Mean(15), Max(60)]),
     (
-        "response_time_ms",
-        &[Delta(5), Mean(15), Std(15), Max(60), Ratio(120)],
+        "disk_usage",
+        &[Projection(60), TimeToLimit(60), Departure, Growth(30)],
     ),
-    ("active_connections", &[Mean(15), Ratio(120)]),
+    ("network_latency_ms", &[Ratio(120), Departure, Growth(30)]),
+    ("error_count", &[Departure, Growth(30)]),
+    ("response_time_ms", &[Ratio(120), Departure, Growth(30)]),
+    ("active_connections", &[Ratio(120), Departure, Growth(30)]),
 ];
 
 /// Statistics of a signal that the user named.
-const CUSTOM_STATISTICS: [Statistic; 6] =
-    [Delta(5), Mean(15), Std(15), Max(60), Slope(60), Ratio(120)];
+const CUSTOM_STATISTICS: [Statistic; 8] = [
+    Delta(5),
+    Mean(15),
+    Std(15),
+    Max(60),
+    Slope(60),
+    Ratio(120),
+    Departure,
+    Growth(30),
+];
 const CUSTOM_BOUNDED_STATISTICS: [Statistic; 2] = [Projection(60), TimeToLimit(60)];
 
 /// A number of the current samples alone, by the names that the Python service gave them.
@@ -337,11 +348,32 @@ impl Catalogue {
         self.lookback
     }
 
+    /// Slots that a window and its baseline reach back.
+    pub fn reach(&self) -> usize {
+        self.lookback.max(MARKS * MARK_EVERY)
+    }
+
     /// Columns that the current samples and the clock alone decide.
     pub fn snapshot_columns(&self) -> Vec<usize> {
         (0..self.len())
             .filter(|&c| {
                 !matches!(&self.features[c].1, Source::Signal { statistic, .. } if *statistic != Value)
+            })
+            .collect()
+    }
+
+    /// Columns that tell the level of what is large on one target and small on another: the ensemble that has
+    /// the history is not to learn whose level it is, and has the departure from the target's own normal instead.
+    pub fn level_columns(&self) -> Vec<usize> {
+        let is_unbounded = |signal: &usize| {
+            let Signal { name, unit } = &self.signals[*signal];
+            unit.limit().is_none() && KNOWN_SIGNALS.iter().any(|(known, _)| known == name)
+        };
+        (0..self.len())
+            .filter(|&column| match &self.features[column].1 {
+                Source::Signal { signal, statistic } => *statistic == Value && is_unbounded(signal),
+                Source::Interaction(_, signals) => signals.iter().any(is_unbounded),
+                Source::Calendar(_) => false,
             })
             .collect()
     }
@@ -377,18 +409,39 @@ impl Catalogue {
         debug_assert_eq!(window.newest(), Some(t.floor(self.step)));
         debug_assert!(t.0 % millis(self.step) == 0);
         let mut fits = Fits::new(self.step, self.horizon);
+        self.fill(
+            |signal| window.get(signal, 0),
+            |signal, statistic| {
+                statistic.compute(window, signal, self.signals[signal].unit, &mut fits)
+            },
+            t,
+            out,
+        );
+    }
+
+    /// [`Catalogue::compute`] of a window that holds these samples at `t` and nothing before.
+    pub fn compute_current(&self, samples: &[Option<f32>], t: Timestamp, out: &mut [f32]) {
+        self.fill(|signal| samples[signal], |_, _| None, t, out);
+    }
+
+    fn fill(
+        &self,
+        current: impl Fn(usize) -> Option<f32>,
+        mut of_history: impl FnMut(usize, Statistic) -> Option<f64>,
+        t: Timestamp,
+        out: &mut [f32],
+    ) {
         let mut inputs = [0.0; 5];
         for ((_, source), out) in self.features.iter().zip(out) {
             let value = match source {
-                Source::Signal { signal, statistic } => {
-                    statistic.compute(window, *signal, self.signals[*signal].unit, &mut fits)
-                }
+                Source::Signal {
+                    signal,
+                    statistic: Value,
+                } => current(*signal).map(f64::from),
+                Source::Signal { signal, statistic } => of_history(*signal, *statistic),
                 Source::Interaction(interaction, signals) => {
                     let complete = signals.iter().zip(&mut inputs).all(|(&signal, input)| {
-                        window
-                            .get(signal, 0)
-                            .map(|v| *input = f64::from(v))
-                            .is_some()
+                        current(signal).map(|v| *input = f64::from(v)).is_some()
                     });
                     complete.then(|| interaction.value(&inputs[..signals.len()]))
                 }
@@ -408,11 +461,8 @@ impl Catalogue {
                     let span = statistic
                         .label()
                         .map_or(String::new(), |(_, n)| span_name(self.step, n));
-                    let formula = format!(
-                        "`{}`: {}",
-                        self.signals[*signal].name,
-                        statistic.formula(&span)
-                    );
+                    let Signal { name, unit } = &self.signals[*signal];
+                    let formula = format!("`{name}`: {}", statistic.formula(*unit, &span));
                     (formula, statistic.reason())
                 }
                 Source::Interaction(interaction, _) => {
@@ -449,10 +499,11 @@ fn statistics(signal: &Signal) -> Vec<Statistic> {
     CUSTOM_STATISTICS.iter().chain(bounded).copied().collect()
 }
 
-/// `15m` for fifteen steps of a minute, `90s` where the span is no whole number of minutes.
+/// `15m` for fifteen steps of a minute, `1d` for a day of them, `90s` where the span is no whole number of minutes.
 fn span_name(step: Duration, steps: usize) -> String {
     let ms = millis(step) * steps as i64;
     match ms {
+        ms if ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
         ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
         ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
         ms => format!("{ms}ms"),
@@ -574,6 +625,30 @@ mod tests {
             .map(|(_, name)| name)
             .collect();
         assert_eq!(present, ["hour_sin", "hour_cos", "is_weekend"]);
+    }
+
+    #[test]
+    fn samples_without_history_are_a_window_that_holds_them_alone() {
+        let mut signals = seven();
+        signals.push(Signal {
+            name: "queue_depth".into(),
+            unit: Unit::None,
+        });
+        let catalogue = Catalogue::new(&signals, STEP, HORIZON);
+        let t = Timestamp::from_secs(1_770_000_000);
+        for gaps in 0..1 << 8 {
+            let sample = |signal: usize| (gaps >> signal & 1 == 0).then_some(signal as f32 * 7.5);
+            let samples: Vec<Option<f32>> = (0..8).map(sample).collect();
+            let mut window = catalogue.window();
+            window.advance(t);
+            for (signal, value) in samples.iter().enumerate() {
+                value.iter().for_each(|v| window.set(signal, t, *v));
+            }
+            let mut current = vec![0.0; catalogue.len()];
+            catalogue.compute_current(&samples, t, &mut current);
+            let bits = |row: &[f32]| row.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&current), bits(&row(&catalogue, &window, t)));
+        }
     }
 
     #[test]

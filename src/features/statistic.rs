@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use crate::types::Unit;
-use crate::window::Window;
+use crate::window::{MARK_EVERY, MARKS, Window};
 
 /// What is computed from one signal; `n` counts steps, the newest slot included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistic {
     Value,
-    Lag(usize),
     Delta(usize),
     Mean(usize),
     Std(usize),
@@ -18,8 +17,13 @@ pub enum Statistic {
     Projection(usize),
     TimeToLimit(usize),
     Ratio(usize),
+    /// How far the level has left the baseline: towards the limit if there is one, else in proportion.
+    Departure,
+    Growth(usize),
 }
 
+/// Steps over which the level of a signal is a mean, against single odd samples.
+const LEVEL: usize = 5;
 /// Beyond this many horizons a limit counts as out of sight.
 const FAR_LIMIT_HORIZONS: f64 = 48.0;
 
@@ -28,7 +32,7 @@ impl Statistic {
     pub fn span(self) -> usize {
         match self {
             Statistic::Value => 1,
-            Statistic::Lag(n) | Statistic::Delta(n) => n + 1,
+            Statistic::Delta(n) => n + 1,
             Statistic::Mean(n)
             | Statistic::Std(n)
             | Statistic::Max(n)
@@ -36,6 +40,8 @@ impl Statistic {
             | Statistic::Projection(n)
             | Statistic::TimeToLimit(n)
             | Statistic::Ratio(n) => n,
+            Statistic::Departure => LEVEL,
+            Statistic::Growth(n) => n + LEVEL,
         }
     }
 
@@ -43,7 +49,6 @@ impl Statistic {
     pub fn label(self) -> Option<(&'static str, usize)> {
         match self {
             Statistic::Value => None,
-            Statistic::Lag(n) => Some(("lag", n)),
             Statistic::Delta(n) => Some(("delta", n)),
             Statistic::Mean(n) => Some(("mean", n)),
             Statistic::Std(n) => Some(("std", n)),
@@ -52,6 +57,8 @@ impl Statistic {
             Statistic::Projection(n) => Some(("projection", n)),
             Statistic::TimeToLimit(n) => Some(("time_to_limit", n)),
             Statistic::Ratio(n) => Some(("ratio", n)),
+            Statistic::Departure => Some(("departure", MARKS * MARK_EVERY)),
+            Statistic::Growth(n) => Some(("growth", n)),
         }
     }
 
@@ -59,15 +66,15 @@ impl Statistic {
         match self {
             Statistic::Slope(_) => format!("{} per hour", signal.name()),
             Statistic::TimeToLimit(_) => "hours".into(),
-            Statistic::Ratio(_) => "ratio".into(),
+            Statistic::Ratio(_) | Statistic::Departure | Statistic::Growth(_) => "ratio".into(),
             _ => signal.name().into(),
         }
     }
 
-    pub fn formula(self, span: &str) -> String {
+    pub fn formula(self, unit: Unit, span: &str) -> String {
+        let is_bounded = unit.limit().is_some();
         match self {
             Statistic::Value => "sample at t".into(),
-            Statistic::Lag(_) => format!("sample at t − {span}"),
             Statistic::Delta(_) => format!("sample at t minus sample at t − {span}"),
             Statistic::Mean(_) => format!("mean over the last {span}"),
             Statistic::Std(_) => format!("population standard deviation over the last {span}"),
@@ -82,13 +89,24 @@ impl Statistic {
             Statistic::Ratio(_) => {
                 format!("sample at t divided by the mean over the last {span}, at most 10")
             }
+            Statistic::Departure if is_bounded => format!(
+                "(level − baseline) / (limit − baseline), within ±2; the baseline is the median of one sample in {MARK_EVERY} steps over the last {span}"
+            ),
+            Statistic::Departure => format!(
+                "arsinh((level − baseline) / (|baseline| + floor)); the baseline is the median of one sample in {MARK_EVERY} steps over the last {span}"
+            ),
+            Statistic::Growth(_) if is_bounded => {
+                format!("(level − level at t − {span}) / (limit − baseline), within ±2")
+            }
+            Statistic::Growth(_) => {
+                format!("arsinh((level − level at t − {span}) / (|level at t − {span}| + floor))")
+            }
         }
     }
 
     pub fn reason(self) -> &'static str {
         match self {
             Statistic::Value => "the current state; all that a body without history has",
-            Statistic::Lag(_) => "what was already there tells a spike from a plateau",
             Statistic::Delta(_) => "sudden steps, as after a deploy",
             Statistic::Mean(_) => "sustained load, robust against one odd sample",
             Statistic::Std(_) => "jitter grows before saturation",
@@ -97,8 +115,12 @@ impl Statistic {
             Statistic::Projection(_) => "where a gradual fault will be within the horizon",
             Statistic::TimeToLimit(_) => "how long is left at the present trend",
             Statistic::Ratio(_) => {
-                "change against the target's own normal, which differs between targets"
+                "change against the target's own recent normal, which differs between targets"
             }
+            Statistic::Departure => {
+                "how much of the way from the target's own normal day to exhaustion, or how many times normal"
+            }
+            Statistic::Growth(_) => "how fast it leaves the normal",
         }
     }
 
@@ -112,7 +134,6 @@ impl Statistic {
     ) -> Option<f64> {
         match self {
             Statistic::Value => window.get(signal, 0).map(f64::from),
-            Statistic::Lag(n) => window.get(signal, n).map(f64::from),
             Statistic::Delta(n) => {
                 Some(f64::from(window.get(signal, 0)?) - f64::from(window.get(signal, n)?))
             }
@@ -140,6 +161,51 @@ impl Statistic {
                 let value = f64::from(window.get(signal, 0)?);
                 Some((value / mean.abs().max(1e-6)).clamp(-10.0, 10.0))
             }
+            Statistic::Departure => {
+                let level = level(window, signal, 0)?;
+                let baseline = baseline(window, signal)?;
+                Some(departure(level, baseline, baseline, unit))
+            }
+            Statistic::Growth(n) => {
+                let (now, then) = (level(window, signal, 0)?, level(window, signal, n)?);
+                let baseline = match unit.limit() {
+                    Some(_) => baseline(window, signal)?,
+                    None => then,
+                };
+                Some(departure(now, then, baseline, unit))
+            }
+        }
+    }
+}
+
+/// What is normal for a signal; where the marks do not reach back far enough to tell, the mean over the window.
+fn baseline(window: &Window, signal: usize) -> Option<f64> {
+    match window.baseline(signal) {
+        Some(baseline) => Some(f64::from(baseline)),
+        None => Some(Moments::of(window, signal, window.lookback())?.mean),
+    }
+}
+
+/// Mean over the steps up to the one `lag` steps ago.
+fn level(window: &Window, signal: usize, lag: usize) -> Option<f64> {
+    let (older, newer) = window.earlier(signal, lag, LEVEL);
+    let present = older.iter().chain(newer).filter(|v| !v.is_nan());
+    let (n, sum) = present.fold((0, 0.0), |(n, sum), v| (n + 1, sum + f64::from(*v)));
+    (n >= 2).then(|| sum / f64::from(n))
+}
+
+/// From one level to another: as a share of what lies between the baseline and the limit or, without a limit,
+/// of the baseline, and then in proportion to its logarithm where it is large.
+fn departure(to: f64, from: f64, baseline: f64, unit: Unit) -> f64 {
+    match unit.limit() {
+        Some(limit) => {
+            let room = (limit - baseline).max(0.01 * limit);
+            ((to - from) / room).clamp(-2.0, 2.0)
+        }
+        None => {
+            // One event more or less says nothing where there are none.
+            let floor = if unit == Unit::Count { 1.0 } else { 1e-6 };
+            ((to - from) / (baseline.abs() + floor)).asinh()
         }
     }
 }
@@ -283,7 +349,6 @@ mod tests {
         close(Statistic::Projection(60), 84.5);
         close(Statistic::TimeToLimit(60), 30.5 / 30.0);
         close(Statistic::Delta(5), 2.5);
-        close(Statistic::Lag(5), 67.0);
         close(Statistic::Max(60), 69.5);
         close(Statistic::Mean(15), 66.0);
     }

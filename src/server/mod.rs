@@ -3,6 +3,7 @@
 mod api;
 mod docs;
 mod page;
+mod plain;
 mod predict;
 mod problem;
 

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::problem::{FieldError, Problem, pointer};
-use super::{App, JsonBody, blocking, json};
+use super::{App, JsonBody, blocking, json, plain};
 use crate::assessment::{Reason, Snapshot};
 use crate::bundle::{Bundle, Shap};
 use crate::config::Config;
@@ -102,12 +102,12 @@ pub enum History {
 /// A checked request row; values in the order of the model's signals.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Row {
-    values: Vec<Option<f32>>,
+    pub(super) values: Vec<Option<f32>>,
     /// Oldest first, one per step; the row itself comes one step after the last.
-    history: Vec<Vec<Option<f32>>>,
-    target: Option<TargetId>,
-    missing: Vec<String>,
-    ignored: Vec<String>,
+    pub(super) history: Vec<Vec<Option<f32>>>,
+    pub(super) target: Option<TargetId>,
+    pub(super) missing: Vec<String>,
+    pub(super) ignored: Vec<String>,
 }
 
 /// Score one observation
@@ -142,9 +142,14 @@ pub async fn predict(
     let work = move || {
         let snapshot = app.snapshot.load_full();
         let start = Instant::now();
-        let mut parser = Parser::new(&bundle, snapshot.as_deref());
-        let row = parser.row(document(&body)?, "")?;
-        let row = parser.finish(row)?;
+        let row = match plain::row(&body, bundle.catalogue.signals()) {
+            Some(row) => row,
+            None => {
+                let mut parser = Parser::new(&bundle, snapshot.as_deref());
+                let row = parser.row(document(&body)?, "")?;
+                parser.finish(row)?
+            }
+        };
         let scorer = Scorer::new(
             &bundle,
             &app.config,
@@ -200,9 +205,15 @@ pub async fn predict_batch(
         let _slot = slot;
         let snapshot = app.snapshot.load_full();
         let start = Instant::now();
-        let mut parser = Parser::new(&bundle, snapshot.as_deref());
-        let rows = parser.rows(document(&body)?, app.config.api.max_batch)?;
-        let rows = parser.finish(rows)?;
+        let max = app.config.api.max_batch;
+        let rows = match plain::rows(&body, bundle.catalogue.signals(), max) {
+            Some(rows) => rows,
+            None => {
+                let mut parser = Parser::new(&bundle, snapshot.as_deref());
+                let rows = parser.rows(document(&body)?, max)?;
+                parser.finish(rows)?
+            }
+        };
         if explain == Explain::Shap && rows.len() > MAX_SHAP_ROWS {
             return Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -304,7 +315,7 @@ impl<'a> Parser<'a> {
     pub(crate) fn new(bundle: &'a Bundle, snapshot: Option<&'a Snapshot>) -> Self {
         Self {
             signals: bundle.catalogue.signals(),
-            max_history: bundle.catalogue.lookback().saturating_sub(1),
+            max_history: bundle.catalogue.reach().saturating_sub(1),
             snapshot,
             errors: Vec::new(),
         }
@@ -481,6 +492,12 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// What a value of a signal must lie between, ends included.
+pub(super) fn bounds(signal: &Signal) -> (f64, f64) {
+    let (low, high) = signal.unit.range();
+    (low.max(f64::from(f32::MIN)), high.min(f64::from(f32::MAX)))
+}
+
 /// A signal's value; `Err` says what is wrong with it.
 fn number(raw: &RawValue, signal: &Signal) -> Result<Option<f32>, String> {
     match kind(raw) {
@@ -488,8 +505,7 @@ fn number(raw: &RawValue, signal: &Signal) -> Result<Option<f32>, String> {
         "a number" => {}
         other => return Err(format!("is {other}; must be a number or null")),
     }
-    let (low, high) = signal.unit.range();
-    let (low, high) = (low.max(f64::from(f32::MIN)), high.min(f64::from(f32::MAX)));
+    let (low, high) = bounds(signal);
     match serde_json::from_str::<f64>(raw.get()) {
         Ok(value) if (low..=high).contains(&value) => Ok(Some(value as f32)),
         _ => {
@@ -566,13 +582,10 @@ impl<'a> Scorer<'a> {
             .target
             .as_ref()
             .and_then(|target| self.snapshot?.windows.get(target));
-        let step = bundle.catalogue.step();
-        let empty = bundle.catalogue.window();
-        let (window, mut history) = window(&row, live.map(|w| w.as_ref()), empty, step, self.now);
-        if window.coverage() < self.config.features.min_coverage {
-            history = History::None;
-        }
-        let features = bundle.features(&window, window.newest().unwrap_or(self.now));
+        let (features, history) = match (live, row.history.is_empty()) {
+            (None, true) => (self.without_history(&row), History::None),
+            (live, _) => self.with_history(&row, live.map(|w| w.as_ref())),
+        };
         let score = match history {
             History::None => bundle.score_snapshot(&features),
             History::Request | History::Live => bundle.score(&features),
@@ -591,7 +604,7 @@ impl<'a> Scorer<'a> {
             &reasons,
             |feature| bundle.catalogue.signals_of(feature),
             bundle.catalogue.signals(),
-            &window,
+            &features,
         );
         Prediction {
             failure_probability: rounded(probability, 4),
@@ -609,6 +622,29 @@ impl<'a> Scorer<'a> {
             model_id: manifest.id.clone(),
             model_origin: manifest.origin.name(),
         }
+    }
+}
+
+impl Scorer<'_> {
+    fn without_history(&self, row: &Row) -> Vec<f32> {
+        let catalogue = &self.bundle.catalogue;
+        let mut features = vec![f32::NAN; catalogue.len()];
+        let now = self.now.floor(catalogue.step());
+        catalogue.compute_current(&row.values, now, &mut features);
+        features
+    }
+
+    fn with_history(&self, row: &Row, live: Option<&Window>) -> (Vec<f32>, History) {
+        let catalogue = &self.bundle.catalogue;
+        let (window, mut history) =
+            window(row, live, catalogue.window(), catalogue.step(), self.now);
+        if window.coverage() < self.config.features.min_coverage {
+            history = History::None;
+        }
+        let features = self
+            .bundle
+            .features(&window, window.newest().unwrap_or(self.now));
+        (features, history)
     }
 }
 
@@ -651,7 +687,7 @@ fn drivers<'a, 'b>(
     reasons: &[Reason],
     signals_of: impl Fn(&str) -> Vec<&'b str>,
     signals: &'a [Signal],
-    window: &Window,
+    features: &[f32],
 ) -> Vec<Driver<'a>> {
     let mut drivers: Vec<Driver> = Vec::new();
     let raising = reasons.iter().filter(|reason| reason.contribution > 0.0);
@@ -663,7 +699,8 @@ fn drivers<'a, 'b>(
             drivers.push(Driver {
                 signal: &signals[index].name,
                 unit: signals[index].unit,
-                value: window.get(index, 0).map(f64::from),
+                // The first features are the signals themselves.
+                value: (!features[index].is_nan()).then(|| f64::from(features[index])),
             });
         }
     }
@@ -738,6 +775,75 @@ mod tests {
 
     fn many(body: &str) -> Result<Vec<Row>, Problem> {
         parse(body, |parser, raw| parser.rows(raw, 3))
+    }
+
+    #[test]
+    fn the_short_way_finds_what_the_careful_way_finds() {
+        let keys = [
+            r#""cpu_usage""#,
+            r#""errors""#,
+            r#""err\u006frs""#,
+            r#""zone""#,
+            r#""target""#,
+            r#""history""#,
+            r#""a\"b""#,
+        ];
+        let values = [
+            "1",
+            "-0.0",
+            "100",
+            "100.5",
+            "1e400",
+            "null",
+            "true",
+            r#""x""#,
+            "{}",
+            "[]",
+            r#"{"a":[1]}"#,
+            "12345678901234567890123",
+            "0.1",
+            "nul",
+            "",
+        ];
+        let mut short = 0;
+        for (i, first) in keys.iter().enumerate() {
+            for (j, value) in values.iter().enumerate() {
+                for second in keys {
+                    let other = values[(i + j) % values.len()];
+                    let body = format!("{{{first}: {value}, {second}:{other}, {first} :3}}");
+                    let array = format!("[{body}, {{\"errors\":2}}]");
+                    if let Some(row) = plain::row(body.as_bytes(), &signals()) {
+                        assert_eq!(Ok(row), one(&body), "{body}");
+                        short += 1;
+                    }
+                    if let Some(rows) = plain::rows(array.as_bytes(), &signals(), 3) {
+                        assert_eq!(Ok(rows), many(&array), "{array}");
+                    }
+                }
+            }
+        }
+        assert!(short > 50, "{short}");
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "1",
+            r#"{"errors":1} x"#,
+            r#"{"errors":1"#,
+            r#"{"cpu_usage":null}"#,
+        ] {
+            assert_eq!(plain::row(body.as_bytes(), &signals()), None, "{body}");
+        }
+        assert_eq!(
+            plain::row(b"{\"errors\":1,\"zone\":\"\xff\"}", &signals()),
+            None
+        );
+        let four = [r#"{"errors":1}"#; 4].join(",");
+        assert_eq!(
+            plain::rows(format!("[{four}]").as_bytes(), &signals(), 3),
+            None
+        );
+        assert_eq!(plain::rows(b"[]", &signals(), 3), None);
     }
 
     #[test]
@@ -919,14 +1025,12 @@ mod tests {
             reason("cpu_usage_now", -1.0),
         ];
         let signals = signals();
-        let mut window = Window::new(2, 3, STEP);
-        place(&mut window, Timestamp(0), &[Some(1.0), Some(9.0)]);
         let signals_of = |feature: &str| match feature {
             "errors_max" | "errors_mean" => vec!["errors"],
             "cpu_usage_now" => vec!["cpu_usage"],
             _ => vec![],
         };
-        let drivers = drivers(&reasons, signals_of, &signals, &window);
+        let drivers = drivers(&reasons, signals_of, &signals, &[1.0, 9.0]);
         let expected = Driver {
             signal: "errors",
             unit: Unit::Count,

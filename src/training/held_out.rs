@@ -41,7 +41,7 @@ pub(super) fn held_out(
     }
     let sample = Sample::draw(replay, slices, plan, &|target| !is_out(target));
     let stranger: Ensemble = sample
-        .fit(replay, &columns, plan, params, &|stage, share| {
+        .fit_full(replay, plan, params, &|stage, share| {
             progress(&format!("held-out targets: {stage}"), share)
         })
         .ok()?

@@ -106,12 +106,11 @@ pub fn train(
 ) -> Result<Trained, TrainError> {
     let slices = slices(replay, plan, force)?;
     let sample = Sample::draw(replay, &slices, plan, &|_| true);
-    let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
     let Fitted {
         ensemble: full,
         params,
         trials,
-    } = sample.fit(replay, &columns, plan, &plan.fit, &|stage, share| {
+    } = sample.fit_full(replay, plan, &plan.fit, &|stage, share| {
         progress(&format!("full: {stage}"), share)
     })?;
     let params = FitParams {
@@ -189,8 +188,7 @@ fn fit_snapshot(
     params: &FitParams,
     progress: Progress,
 ) -> Result<Ensemble, FitError> {
-    let columns = plan.catalogue.snapshot_columns();
-    let fitted = sample.fit(replay, &columns, plan, params, &|stage, share| {
+    let fitted = sample.fit_snapshot(replay, plan, params, &|stage, share| {
         progress(&format!("snapshot: {stage}"), share)
     })?;
     Ok(fitted.ensemble)

@@ -128,17 +128,47 @@ impl Sample {
             .collect()
     }
 
-    pub(super) fn fit(
+    /// Fits an ensemble over all features, levels apart.
+    pub(super) fn fit_full(
         &self,
         replay: &Replay,
-        columns: &[usize],
         plan: &Plan,
         params: &FitParams,
         progress: Progress,
     ) -> Result<Fitted, FitError> {
-        let features = replay
+        let columns: Vec<usize> = (0..plan.catalogue.len()).collect();
+        let levels = plan.catalogue.level_columns();
+        self.fit(replay, &columns, &levels, plan, params, progress)
+    }
+
+    /// Fits an ensemble over those that a body without history has.
+    pub(super) fn fit_snapshot(
+        &self,
+        replay: &Replay,
+        plan: &Plan,
+        params: &FitParams,
+        progress: Progress,
+    ) -> Result<Fitted, FitError> {
+        let columns = plan.catalogue.snapshot_columns();
+        self.fit(replay, &columns, &[], plan, params, progress)
+    }
+
+    /// No split and no weight falls to `hidden` columns.
+    fn fit(
+        &self,
+        replay: &Replay,
+        columns: &[usize],
+        hidden: &[usize],
+        plan: &Plan,
+        params: &FitParams,
+        progress: Progress,
+    ) -> Result<Fitted, FitError> {
+        let mut features = replay
             .features
             .select_rows(self.rows.iter().copied(), columns);
+        for row in features.data.chunks_exact_mut(columns.len()) {
+            hidden.iter().for_each(|column| row[*column] = f32::NAN);
+        }
         let inputs: Vec<Vec<usize>> = columns
             .iter()
             .map(|&c| plan.catalogue.inputs_of(c).to_vec())

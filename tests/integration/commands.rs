@@ -497,9 +497,9 @@ async fn backtest_says_what_the_library_says() {
     let mut report = models.json(&[&args[..], &["--output", "json"]].concat(), "");
 
     let plan = plan();
-    let backfill = forewarn::tracker::backfill(&plan.catalogue, &plan.rules);
+    let reach = forewarn::tracker::reach(&plan.catalogue, &plan.rules);
     let known = record(
-        MINUTES - (backfill.as_secs() / 60) as usize,
+        MINUTES - (reach.as_secs() / 60) as usize,
         MINUTES + 2 * 1440,
     );
     let replay = training::replay(&known, &plan, &|_, _| ());

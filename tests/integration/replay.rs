@@ -1,7 +1,9 @@
 use std::ops::Range;
+use std::time::Duration;
 
 use forewarn::cycle::{Fleet, Settings};
 use forewarn::history::{Column, History};
+use forewarn::time::Timestamp;
 use forewarn::training::{self, Plan, Replay};
 use forewarn::types::{RiskLevels, ServeMember, Source, TargetId, TargetState};
 
@@ -90,10 +92,11 @@ fn a_server_that_starts_later_sees_the_same_rows_once_its_backfill_is_full() {
     let mut fleet = Fleet::new(bundle.clone(), settings);
     let backfill = (fleet.backfill().as_secs() / 60) as usize + 1;
     let mut scored = 0;
-    for start in (1000..6000).step_by(617) {
+    for start in (1600..6000).step_by(617) {
         fleet = Fleet::new(bundle.clone(), settings);
         fleet.ingest(&record(start, start + backfill));
         let t = history.time(start + backfill - 1);
+        fleet.recall(&marks(history, fleet.marks_before(t)));
         let windows = fleet.windows();
         for assessment in fleet.assess() {
             if let Some(trained) = row(&replay, &assessment.target, start + backfill - 1) {
@@ -114,6 +117,24 @@ fn a_server_that_starts_later_sees_the_same_rows_once_its_backfill_is_full() {
         }
     }
     assert!(scored > 50, "only {scored} rows were compared");
+}
+
+/// What a query for marks would return of a history.
+fn marks(history: &History, (first, last, step): (Timestamp, Timestamp, Duration)) -> History {
+    let mut marks = History::new(7, first, last, step);
+    for (target, recorded) in history.targets() {
+        for signal in 0..7 {
+            let samples: Vec<_> = marks
+                .times()
+                .filter_map(|t| Some((t, f64::from(recorded.column(signal)[history.index(t)?]))))
+                .filter(|(_, value)| !value.is_nan())
+                .collect();
+            marks
+                .insert(Column::Signal(signal), target.clone(), vec![], &samples)
+                .expect("one series per signal");
+        }
+    }
+    marks
 }
 
 /// Minutes `range` of a history in which the first target says nothing at all in `silent`.

@@ -151,13 +151,8 @@ async fn a_cycle_scores_at_once_and_asks_for_no_point_twice() {
         assert_eq!(snapshot.assessments.len(), history().targets().len());
     }
     assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
-    for (query, points) in world
-        .prometheus
-        .asked
-        .lock()
-        .expect("no test panicked")
-        .iter()
-    {
+    let asked = world.prometheus.asked.lock().expect("no test panicked");
+    for (query, points) in asked.iter() {
         let mut once = points.clone();
         once.sort_unstable();
         once.dedup();
@@ -166,13 +161,24 @@ async fn a_cycle_scores_at_once_and_asks_for_no_point_twice() {
             points.len(),
             "{query} was asked for a point twice"
         );
+        let step = if query.starts_with("marks") {
+            3_600_000
+        } else {
+            60_000
+        };
         assert_eq!(
-            (once.last().expect("points") - once[0]) / 60_000 + 1,
+            (once.last().expect("points") - once[0]) / step + 1,
             once.len() as i64,
             "{query} has a hole"
         );
+        if let Some(steps) = query.strip_prefix("marks of ") {
+            let (last, first_step) = (once[once.len() - 1], asked[steps][0]);
+            assert!(
+                (first_step - step..first_step).contains(&last),
+                "{query} end at {last}, the steps begin at {first_step}"
+            );
+        }
     }
-    let asked = world.prometheus.asked.lock().expect("no test panicked");
     assert!(!asked.contains_key(COMPARED));
     drop(asked);
     let metrics = world.metrics();
@@ -194,7 +200,8 @@ async fn one_refused_query_stops_no_cycle() {
     assert!(
         world
             .metrics()
-            .contains("forewarn_queries_total{result=\"bad_query\"} 1")
+            .contains("forewarn_queries_total{result=\"bad_query\"} 2"),
+        "for the window and for the marks"
     );
 }
 

@@ -315,7 +315,12 @@ fn dirty_samples_are_missing_ones_and_training_goes_on() {
     }
     let metrics = train(&dirty, &plan()).manifest.metrics;
     let auc = metrics["ensemble"]["roc_auc"].as_f64();
-    assert!(auc > Some(0.7), "{auc:?}");
+    let clean = bundle().manifest.metrics["ensemble"]["roc_auc"].as_f64();
+    let clean = clean.expect("the clean history is ranked");
+    assert!(
+        auc > Some(clean - 0.05),
+        "{auc:?}, and {clean} without the dirt"
+    );
     assert_eq!(metrics["labels"]["targets"], real.targets().len() + 2);
 }
 

@@ -21,7 +21,7 @@ pub struct Prometheus {
     pub mode: Arc<AtomicU8>,
     config: Arc<Config>,
     history: &'static History,
-    /// Points asked for, by query: nothing may be asked twice.
+    /// Points asked for, by query, the marks of a baseline apart: nothing may be asked twice.
     pub asked: Arc<Mutex<HashMap<String, Vec<i64>>>>,
 }
 
@@ -63,11 +63,18 @@ impl Respond for Prometheus {
                 json!({"status": "error", "errorType": "bad_data", "error": "parse error"}),
             );
         }
-        let grid: Vec<i64> = (number("start")..=number("end")).step_by(60_000).collect();
+        let step = number("step");
+        let grid: Vec<i64> = (number("start")..=number("end"))
+            .step_by(step as usize)
+            .collect();
+        let key = match step {
+            60_000 => query.clone(),
+            _ => format!("marks of {query}"),
+        };
         self.asked
             .lock()
             .expect("no test panicked")
-            .entry(query.clone())
+            .entry(key)
             .or_default()
             .extend(&grid);
         let index = |t: i64| {
