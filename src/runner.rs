@@ -206,7 +206,7 @@ impl Runner {
         }
         let marks = match self.recalled {
             true => None,
-            false => Some(self.marks(t, &own).await),
+            false => Some(self.marks(t, &own, &report).await),
         };
         let began = Instant::now();
         let assessments = tokio::task::block_in_place(|| {
@@ -235,13 +235,15 @@ impl Runner {
         app.metrics.cycle_succeeded(t);
     }
 
-    /// The marks that the baselines need and the backfill does not bring. Queries that fail are asked again in the next cycle.
-    async fn marks(&mut self, t: Timestamp, own: &OwnAlerts) -> History {
+    /// The marks that the baselines need and the backfill does not bring. They are asked for again in the next cycle
+    /// where a query failed that has just brought the `steps`: another try may help.
+    async fn marks(&mut self, t: Timestamp, own: &OwnAlerts, steps: &FetchReport) -> History {
         let span = self.fleet.marks_before(t);
         let (client, config) = (&self.client, &self.app.config);
         let Fetched { history, report } =
             fetch::fetch(client, config, own, Purpose::Baseline, span, |_, _| ()).await;
-        self.recalled = report.failed.is_empty();
+        let fails_anyway = |key: &String| steps.failed.iter().any(|(failed, _)| failed == key);
+        self.recalled = report.failed.iter().all(|(key, _)| fails_anyway(key));
         history
     }
 
