@@ -7,6 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use forewarn::artifact;
 use forewarn::model::Matrix;
 use forewarn::time::Timestamp;
+use forewarn::types::ServeMember;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -51,7 +52,9 @@ fn explain(criterion: &mut Criterion) {
     let shap = bundle.shap();
     for (name, has_history) in [("full", true), ("snapshot", false)] {
         group.bench_function(format!("SHAP of one row, {name}"), |b| {
-            b.iter(|| black_box(shap.explain(row(), has_history, REASONS)))
+            b.iter(|| {
+                black_box(shap.explain_served(ServeMember::Ensemble, row(), has_history, REASONS))
+            })
         });
     }
     group.bench_function("SHAP of 64 rows on all cores", |b| {

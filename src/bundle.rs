@@ -279,6 +279,28 @@ impl Bundle {
             .score_rows(&features.select(&self.snapshot_columns))
     }
 
+    /// Calibrated probability of what `model.serve` names; the other members are not asked.
+    pub fn probability(&self, serve: ServeMember, features: &[f32], has_history: bool) -> f64 {
+        let (ensemble, row) = self.asked(features, has_history);
+        ensemble.probability(serve, &row)
+    }
+
+    /// [`Bundle::probability`] of each row, faster.
+    pub fn probabilities(
+        &self,
+        serve: ServeMember,
+        features: &Matrix,
+        has_history: bool,
+    ) -> Vec<f64> {
+        match has_history {
+            true => self.full.probabilities(serve, features),
+            false => {
+                let rows = features.select(&self.snapshot_columns);
+                self.snapshot.probabilities(serve, &rows)
+            }
+        }
+    }
+
     /// Scores a row of which only the current samples and the clock are known.
     pub fn score_snapshot(&self, features: &[f32]) -> Score {
         self.snapshot.score(&self.snapshot_row(features))
@@ -286,9 +308,20 @@ impl Bundle {
 
     /// The strongest path contributions to the stack's score, strongest first.
     pub fn explain(&self, features: &[f32], has_history: bool, top: usize) -> Vec<Reason> {
+        self.explain_served(ServeMember::Ensemble, features, has_history, top)
+    }
+
+    /// The same of the score that `model.serve` names.
+    pub fn explain_served(
+        &self,
+        serve: ServeMember,
+        features: &[f32],
+        has_history: bool,
+        top: usize,
+    ) -> Vec<Reason> {
         let (ensemble, row) = self.asked(features, has_history);
         let mut contributions = vec![0.0; row.len()];
-        ensemble.explain(&row, &mut contributions);
+        ensemble.explain_served(serve, &row, &mut contributions);
         self.reasons(features, &contributions, has_history, top)
     }
 
@@ -459,8 +492,14 @@ pub struct Shap<'a> {
 }
 
 impl Shap<'_> {
-    /// As [`Bundle::explain`].
-    pub fn explain(&self, features: &[f32], has_history: bool, top: usize) -> Vec<Reason> {
+    /// As [`Bundle::explain_served`].
+    pub fn explain_served(
+        &self,
+        serve: ServeMember,
+        features: &[f32],
+        has_history: bool,
+        top: usize,
+    ) -> Vec<Reason> {
         let ensemble = if has_history {
             &self.full
         } else {
@@ -468,7 +507,7 @@ impl Shap<'_> {
         };
         let (_, row) = self.bundle.asked(features, has_history);
         let mut contributions = vec![0.0; row.len()];
-        ensemble.explain(&row, &mut contributions);
+        ensemble.explain_served(serve, &row, &mut contributions);
         self.bundle
             .reasons(features, &contributions, has_history, top)
     }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::calibration::Calibration;
 use super::logistic::Linear;
 use super::newton::Line;
+use super::packed::{self, Packed};
 use super::shap::TreeShap;
+use super::tree::Trees;
 use super::xgboost_json::{self, LoadError, Objective, TreeModel, check_columns};
 use super::{Matrix, logit, sigmoid};
 use crate::types::ServeMember;
@@ -69,14 +71,47 @@ pub(super) struct Members {
     pub logistic_regression: Option<Linear>,
 }
 
+/// In the order of [`Inputs`]; the tree members come first, and stand so in [`Packed`].
+const MEMBERS: [ServeMember; 3] = [
+    ServeMember::Xgboost,
+    ServeMember::RandomForest,
+    ServeMember::LogisticRegression,
+];
+const XGBOOST_TREES: usize = 0;
+const FOREST_TREES: usize = 1;
+/// The ensemble needs every member.
+const EVERYONE: ServeMember = ServeMember::Ensemble;
+
+fn asks(serve: ServeMember, member: ServeMember) -> bool {
+    serve == member || serve == EVERYONE
+}
+
 impl Members {
     fn inputs(&self, row: &[f32]) -> Inputs {
-        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
+        let forest = self.random_forest.as_ref();
         [
             self.xgboost.score(row),
-            forest.as_ref().map_or(0.0, |forest| forest.score(row)),
-            linear.as_ref().map_or(0.0, |linear| linear.logit(row)),
+            forest.map_or(0.0, |forest| forest.score(row)),
+            self.linear(row),
         ]
+    }
+
+    fn linear(&self, row: &[f32]) -> f64 {
+        let linear = self.logistic_regression.as_ref();
+        linear.map_or(0.0, |linear| linear.logit(row))
+    }
+
+    /// Scores without any tree.
+    fn starts(&self) -> [f64; 2] {
+        let forest = self.random_forest.as_ref();
+        [self.xgboost.start(), forest.map_or(0.0, TreeModel::start)]
+    }
+
+    fn pack(&self, columns: usize) -> Option<Packed> {
+        let none = Trees::default();
+        let forest = self.random_forest.as_ref();
+        let forest = forest.map_or(&none, |forest| &forest.trees);
+        Packed::new(&[&self.xgboost.trees, forest], columns)
     }
 
     /// Bit for bit what `inputs` gives; `rows` is row-major.
@@ -88,10 +123,7 @@ impl Members {
             .block_scores(rows, columns)
             .into_iter()
             .zip(forest.map_or_else(none, |forest| forest.block_scores(rows, columns)));
-        let linear = rows.chunks_exact(columns).map(|row| {
-            let linear = self.logistic_regression.as_ref();
-            linear.map_or(0.0, |linear| linear.logit(row))
-        });
+        let linear = rows.chunks_exact(columns).map(|row| self.linear(row));
         trees
             .zip(linear)
             .map(|((xgboost, forest), linear)| [xgboost, forest, linear])
@@ -116,6 +148,17 @@ impl Stack {
         logistic_regression: 0.0,
         intercept: 0.0,
     };
+
+    /// The score of one member as it is.
+    fn of(member: ServeMember) -> Option<Stack> {
+        let alone = |member: ServeMember, one| f64::from(u8::from(member == one));
+        (member != ServeMember::Ensemble).then(|| Stack {
+            xgboost: alone(member, ServeMember::Xgboost),
+            random_forest: alone(member, ServeMember::RandomForest),
+            logistic_regression: alone(member, ServeMember::LogisticRegression),
+            intercept: 0.0,
+        })
+    }
 
     pub fn at(&self, inputs: &Inputs) -> f64 {
         self.intercept
@@ -173,10 +216,21 @@ pub(super) fn share_logit(share: f64) -> f64 {
 pub struct Ensemble {
     pub(super) columns: usize,
     pub(super) members: Members,
+    /// The trees of the members, where they fit into that form; else they are followed as they are.
+    packed: Option<Packed>,
     pub(super) calibrations: Calibrations,
 }
 
 impl Ensemble {
+    pub(super) fn new(columns: usize, members: Members, calibrations: Calibrations) -> Self {
+        Self {
+            columns,
+            packed: members.pack(columns),
+            members,
+            calibrations,
+        }
+    }
+
     pub fn columns(&self) -> usize {
         self.columns
     }
@@ -192,14 +246,86 @@ impl Ensemble {
 
     /// `row` has `columns` values.
     pub fn score(&self, row: &[f32]) -> Score {
-        self.calibrations.score(&self.members.inputs(row))
+        self.calibrations.score(&self.inputs(EVERYONE, row))
+    }
+
+    /// [`Score::served`] of a member that the model has; the others are not asked.
+    pub fn probability(&self, serve: ServeMember, row: &[f32]) -> f64 {
+        let score = self.calibrations.score(&self.inputs(serve, row));
+        score.served(serve)
+    }
+
+    /// The same as `probability` of each row, faster.
+    pub fn probabilities(&self, serve: ServeMember, rows: &Matrix) -> Vec<f64> {
+        self.each_inputs(serve, rows)
+            .map(|inputs| self.calibrations.score(&inputs).served(serve))
+            .collect()
+    }
+
+    /// Whom `serve` does not need may be left at 0.
+    fn inputs(&self, serve: ServeMember, row: &[f32]) -> Inputs {
+        let Some(packed) = &self.packed else {
+            return self.members.inputs(row);
+        };
+        let [xgboost, forest, linear] = MEMBERS.map(|member| asks(serve, member));
+        let encoded = (xgboost || forest).then(|| packed.encode(row));
+        let starts = self.members.starts();
+        let sum = |place: usize| {
+            let sum = |row| packed.sum(place, starts[place], row);
+            encoded.as_ref().map_or(0.0, sum)
+        };
+        [
+            if xgboost { sum(XGBOOST_TREES) } else { 0.0 },
+            if forest { sum(FOREST_TREES) } else { 0.0 },
+            if linear {
+                self.members.linear(row)
+            } else {
+                0.0
+            },
+        ]
+    }
+
+    /// Bit for bit what `inputs` gives for each row.
+    fn each_inputs(
+        &self,
+        serve: ServeMember,
+        rows: &Matrix,
+    ) -> impl ParallelIterator<Item = Inputs> {
+        let blocks = rows.data.par_chunks(packed::BLOCK * self.columns);
+        blocks.flat_map_iter(move |block| {
+            let Some(packed) = &self.packed else {
+                return self.members.block_inputs(block, self.columns);
+            };
+            let [xgboost, forest, linear] = MEMBERS.map(|member| asks(serve, member));
+            let rows = block.chunks_exact(self.columns);
+            let mut inputs = vec![[0.0; 3]; rows.len()];
+            if xgboost || forest {
+                let (starts, encoded) = (self.members.starts(), packed.encode_rows(block));
+                for (place, _) in [xgboost, forest]
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, asked)| **asked)
+                {
+                    let sums = packed.sums(place, starts[place], &encoded);
+                    inputs
+                        .iter_mut()
+                        .zip(sums)
+                        .for_each(|(inputs, sum)| inputs[place] = sum);
+                }
+            }
+            if linear {
+                inputs
+                    .iter_mut()
+                    .zip(rows)
+                    .for_each(|(inputs, row)| inputs[2] = self.members.linear(row));
+            }
+            inputs
+        })
     }
 
     /// The same as `score` of each row, faster.
     pub fn score_rows(&self, rows: &Matrix) -> Vec<Score> {
-        rows.data
-            .par_chunks(BLOCK * self.columns)
-            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
+        self.each_inputs(EVERYONE, rows)
             .map(|inputs| self.calibrations.score(&inputs))
             .collect()
     }
@@ -211,40 +337,60 @@ impl Ensemble {
             random_forest: self.members.random_forest.is_some().then_some(forest),
             logistic_regression: self.members.logistic_regression.is_some().then_some(linear),
         };
-        rows.data
-            .par_chunks(BLOCK * self.columns)
-            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
-            .map(raw)
-            .collect()
+        self.each_inputs(EVERYONE, rows).map(raw).collect()
     }
 
     /// Log-odds of the stack before calibration.
     pub fn stack_score(&self, row: &[f32]) -> f64 {
-        self.calibrations.stack.at(&self.members.inputs(row))
+        self.calibrations.stack.at(&self.inputs(EVERYONE, row))
     }
 
     /// What each row's probability would be without calibration.
     pub fn uncalibrated_rows(&self, rows: &Matrix) -> Vec<f64> {
-        rows.data
-            .par_chunks(BLOCK * self.columns)
-            .flat_map_iter(|block| self.members.block_inputs(block, self.columns))
+        self.each_inputs(EVERYONE, rows)
             .map(|inputs| sigmoid(self.calibrations.stack.at(&inputs)))
             .collect()
+    }
+
+    /// How the score of `model.serve` weighs the members.
+    fn stack(&self, serve: ServeMember) -> Stack {
+        Stack::of(serve).unwrap_or(self.calibrations.stack)
     }
 
     /// Adds each column's contribution to the stack's score and returns the bias:
     /// their sum is `stack_score`. Trees give path contributions (the change of
     /// the node mean at each split), the linear member its terms.
     pub fn explain(&self, row: &[f32], contributions: &mut [f64]) -> f64 {
-        let stack = self.calibrations.stack;
+        self.explain_served(ServeMember::Ensemble, row, contributions)
+    }
+
+    /// The same of the score that `model.serve` names: the stack's, or a member's before calibration.
+    pub fn explain_served(
+        &self,
+        serve: ServeMember,
+        row: &[f32],
+        contributions: &mut [f64],
+    ) -> f64 {
+        let stack = self.stack(serve);
         let Members {
             xgboost,
             random_forest,
             logistic_regression,
         } = &self.members;
-        let mut bias = stack.intercept + xgboost.explain(row, stack.xgboost, contributions);
+        let encoded = self
+            .packed
+            .as_ref()
+            .map(|packed| (packed, packed.encode(row)));
+        let mut trees = |place, model: &TreeModel, scale| match &encoded {
+            _ if scale == 0.0 => 0.0,
+            None => model.explain(row, scale, contributions),
+            Some((packed, encoded)) => {
+                scale * model.start() + packed.explain(place, encoded, scale, contributions)
+            }
+        };
+        let mut bias = stack.intercept + trees(XGBOOST_TREES, xgboost, stack.xgboost);
         if let Some(forest) = random_forest {
-            bias += forest.explain(row, stack.random_forest, contributions);
+            bias += trees(FOREST_TREES, forest, stack.random_forest);
         }
         if let Some(linear) = logistic_regression {
             bias += linear.explain(row, stack.logistic_regression, contributions);
@@ -364,15 +510,12 @@ impl Ensemble {
                 Ok(linear)
             })
             .transpose()?;
-        Ok(Self {
-            columns: names.len(),
-            members: Members {
-                xgboost: trees(XGBOOST, Objective::Logistic)?,
-                random_forest,
-                logistic_regression,
-            },
-            calibrations,
-        })
+        let members = Members {
+            xgboost: trees(XGBOOST, Objective::Logistic)?,
+            random_forest,
+            logistic_regression,
+        };
+        Ok(Self::new(names.len(), members, calibrations))
     }
 }
 
@@ -387,9 +530,24 @@ impl EnsembleShap<'_> {
     /// As [`Ensemble::explain`], with path-dependent SHAP values of the trees. The linear member's terms are its
     /// SHAP values already: they are zero at the mean of the rows that its scaling was fitted on.
     pub fn explain(&self, row: &[f32], contributions: &mut [f64]) -> f64 {
-        let stack = self.ensemble.calibrations.stack;
-        let mut bias = stack.intercept + self.xgboost.explain(row, stack.xgboost, contributions);
-        if let Some(forest) = &self.random_forest {
+        self.explain_served(ServeMember::Ensemble, row, contributions)
+    }
+
+    /// As [`Ensemble::explain_served`].
+    pub fn explain_served(
+        &self,
+        serve: ServeMember,
+        row: &[f32],
+        contributions: &mut [f64],
+    ) -> f64 {
+        let stack = self.ensemble.stack(serve);
+        let mut bias = stack.intercept;
+        if stack.xgboost != 0.0 {
+            bias += self.xgboost.explain(row, stack.xgboost, contributions);
+        }
+        if let Some(forest) = &self.random_forest
+            && stack.random_forest != 0.0
+        {
             bias += forest.explain(row, stack.random_forest, contributions);
         }
         if let Some(linear) = &self.ensemble.members.logistic_regression {

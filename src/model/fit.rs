@@ -170,11 +170,7 @@ pub fn fit(
     };
     progress("calibration", 1.0);
     Ok(Fitted {
-        ensemble: Ensemble {
-            columns: set.features.columns,
-            members,
-            calibrations,
-        },
+        ensemble: Ensemble::new(set.features.columns, members, calibrations),
         params,
         trials,
     })
@@ -193,21 +189,21 @@ pub fn adopt(xgboost: TreeModel, features: &Matrix, labels: &[bool]) -> Result<E
     check_classes(&set, "calibrate", &(0..labels.len()).collect::<Vec<_>>())?;
     let scores = xgboost.block_scores(&features.data, features.columns);
     let calibration = Calibration::fit(&scores, labels, &vec![1.0; labels.len()]);
-    Ok(Ensemble {
-        columns: features.columns,
-        members: Members {
+    Ok(Ensemble::new(
+        features.columns,
+        Members {
             xgboost,
             random_forest: None,
             logistic_regression: None,
         },
-        calibrations: Calibrations {
+        Calibrations {
             stack: Stack::XGBOOST,
             ensemble: calibration.clone(),
             xgboost: calibration,
             random_forest: None,
             logistic_regression: None,
         },
-    })
+    ))
 }
 
 type Progress<'a> = &'a (dyn Fn(&str, f64) + Sync);

@@ -17,6 +17,7 @@ mod forest;
 mod logistic;
 mod matrix;
 mod newton;
+mod packed;
 mod params;
 mod shap;
 mod smote;

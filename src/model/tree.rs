@@ -13,7 +13,7 @@ pub const MAX_NODES: usize = 1 << 19;
 /// Least gain of a split; the value that XGBoost uses against rounding noise.
 const MIN_GAIN: f64 = 1e-6;
 /// Rows, or trees, that are followed in lockstep: hides the latency of memory.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Eight bytes: `word` is the distance to the left child (19 bits; 0 in a leaf;
 /// the right child comes next), the default direction (1 bit) and the column (12 bits).
@@ -670,15 +670,15 @@ fn partition<const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
     use crate::model::Matrix;
 
-    const COLUMNS: usize = 5;
+    pub const COLUMNS: usize = 5;
 
-    fn random_trees(rng: &mut ChaCha8Rng, count: usize) -> Trees {
+    pub fn random_trees(rng: &mut ChaCha8Rng, count: usize) -> Trees {
         let mut trees = Trees::default();
         for _ in 0..count {
             let root = trees.plant();
@@ -706,7 +706,7 @@ mod tests {
         trees
     }
 
-    fn random_rows(rng: &mut ChaCha8Rng, rows: usize) -> Matrix {
+    pub fn random_rows(rng: &mut ChaCha8Rng, rows: usize) -> Matrix {
         let value = |rng: &mut ChaCha8Rng| match rng.random_range(0..8) {
             0 => f32::NAN,
             1 => f32::INFINITY,
@@ -722,7 +722,7 @@ mod tests {
     }
 
     /// What a tree means, written down as plainly as possible.
-    fn slow_leaf_value(trees: &Trees, node: usize, row: &[f32]) -> f32 {
+    pub fn slow_leaf_value(trees: &Trees, node: usize, row: &[f32]) -> f32 {
         let here = trees.nodes[node];
         if here.is_leaf() {
             return here.threshold;
