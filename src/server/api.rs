@@ -316,7 +316,10 @@ pub async fn webhook(
             .with_label_values(&[result])
             .inc_by(n)
     };
-    let JsonBody(body) = body.inspect_err(|_| count("malformed", 1))?;
+    let JsonBody { bytes: body, .. } = body.inspect_err(|problem| match problem.status {
+        503 => count("failed", 1),
+        _ => count("malformed", 1),
+    })?;
     let store = state(&app).inspect_err(|_| count("failed", 1))?;
     let _slot = app.webhook_slots.acquire().await;
     let own = app.own_alerts.load_full();

@@ -7,6 +7,8 @@ mod plain;
 mod predict;
 mod problem;
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -18,21 +20,25 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use prometheus::IntCounter;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt;
 
 use crate::assessment::Snapshot;
 use crate::bundle::Bundle;
@@ -45,12 +51,19 @@ use crate::webhook::OwnAlerts;
 pub(crate) use predict::{Explain, Parser, Prediction, Scorer};
 pub(crate) use problem::Problem;
 
-/// Open connections; more wait in the listener's backlog.
+/// Open connections that work is taken from.
 const MAX_CONNECTIONS: usize = 1024;
+/// Further ones, for scrapes and probes: each is answered once, work with 503. More wait in the listener's backlog.
+const SPARE_CONNECTIONS: usize = 64;
+/// How long a spare connection may take to ask.
+const SPARE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Also how long an idle connection stays open, hence longer than a usual scrape interval.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// Batches at work at once; more are refused with 503.
 const MAX_BATCHES: usize = 8;
+/// Bodies above `SMALL_BODY` in memory at once, each at most of `api.max_body_bytes`; more are refused with 503.
+const MAX_LARGE_BODIES: usize = 32;
+const SMALL_BODY: usize = 64 * 1024;
 /// Webhooks at work at once; more wait, at most `api.request_timeout`.
 const MAX_WEBHOOKS: usize = 16;
 
@@ -68,7 +81,10 @@ pub struct App {
     pub cycled: AtomicBool,
     pub started_at: Timestamp,
     pub clock: fn() -> Timestamp,
+    api_predictions: IntCounter,
+    batch_predictions: IntCounter,
     batch_slots: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
     webhook_slots: Semaphore,
 }
 
@@ -84,12 +100,15 @@ impl App {
             model: ArcSwapOption::empty(),
             snapshot: ArcSwapOption::empty(),
             own_alerts: ArcSwap::default(),
+            api_predictions: metrics.predictions.with_label_values(&["api"]),
+            batch_predictions: metrics.predictions.with_label_values(&["batch"]),
             metrics,
             store,
             cycled: AtomicBool::new(false),
             started_at: clock(),
             clock,
             batch_slots: Arc::new(Semaphore::new(MAX_BATCHES)),
+            large_bodies: Arc::new(Semaphore::new(MAX_LARGE_BODIES)),
             webhook_slots: Semaphore::new(MAX_WEBHOOKS),
         }
     }
@@ -146,16 +165,21 @@ pub fn router(app: Arc<App>) -> Router {
 /// Serves until `shutdown` resolves, then lets requests under way finish for `api.shutdown_timeout`.
 pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
     let drain = app.config.api.shutdown_timeout;
-    let router = router(app);
+    let front = Front {
+        router: router(app.clone()),
+        app,
+        is_spare: false,
+    };
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let spare_slots = Arc::new(Semaphore::new(SPARE_CONNECTIONS));
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, accept(&listeners).await)
+            let spare = spare_slots.clone().acquire_owned().await;
+            (spare, accept(&listeners).await)
         };
-        let (slot, accepted) = tokio::select! {
+        let (spare, accepted) = tokio::select! {
             () = &mut shutdown => break,
             next = next => next,
         };
@@ -167,12 +191,24 @@ pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Fu
                 continue;
             }
         };
+        let slot = slots.clone().try_acquire_owned();
+        let is_spare = slot.is_err();
+        // Whatever was not used is free again.
+        let slot = slot.or(spare);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .keep_alive(!is_spare)
+            .header_read_timeout(if is_spare {
+                SPARE_TIMEOUT
+            } else {
+                HEADER_TIMEOUT
+            })
             .serve_connection(
                 TokioIo::new(stream),
-                TowerToHyperService::new(router.clone()),
+                Front {
+                    is_spare,
+                    ..front.clone()
+                },
             );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -207,36 +243,95 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Bounds every request in time and turns a panic into a 500 that gives nothing away.
+/// What stands before the router: answers `/predict` itself, because the way through the router costs
+/// a good part of such an answer, and refuses work on spare connections.
+#[derive(Clone)]
+struct Front {
+    app: Arc<App>,
+    router: Router,
+    is_spare: bool,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Front {
+    type Response = hyper::Response<Either<Full<Bytes>, Body>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let is_work = request.method() == Method::POST;
+        if is_work && self.is_spare {
+            let problem = Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{MAX_CONNECTIONS} connections are open already; retry after a second"),
+            );
+            let response = problem.retry_after(1).into_response().map(Either::Right);
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        if is_work && request.uri().path() == "/predict" {
+            let app = self.app.clone();
+            return Box::pin(async move { Ok(predict_directly(&app, request).await) });
+        }
+        let response = self.router.clone().oneshot(request.map(Body::new));
+        Box::pin(async move { response.await.map(|response| response.map(Either::Right)) })
+    }
+}
+
+async fn predict_directly(
+    app: &Arc<App>,
+    request: hyper::Request<Incoming>,
+) -> hyper::Response<Either<Full<Bytes>, Body>> {
+    let (head, body) = request.into_parts();
+    let answer = async {
+        let body = JsonBody::read(&head.headers, body, app).await?;
+        predict::answer(app, head.uri.query(), body.bytes).await
+    };
+    let mut response = match bounded(app, head.uri.path(), answer).await.flatten() {
+        Ok(json) => {
+            let mut response = hyper::Response::new(Either::Left(Full::from(json)));
+            let kind = header::HeaderValue::from_static(JSON);
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            response
+        }
+        Err(problem) => problem.into_response().map(Either::Right),
+    };
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    response
+}
+
+/// Bounds what the router answers.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
+    let answer = bounded(&app, &path, next.run(request)).await;
+    let mut response = answer.unwrap_or_else(Problem::into_response);
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    response
+}
+
+/// Bounds a request in time and turns a panic into a 500 that gives nothing away.
+async fn bounded<T>(app: &App, path: &str, answer: impl Future<Output = T>) -> Result<T, Problem> {
     let limit = app.config.api.request_timeout;
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(response)) => response,
+    let answer = AssertUnwindSafe(answer).catch_unwind();
+    match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => {
             tracing::error!(%path, "a handler panicked");
-            Problem::new(
+            Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "an internal error; the log has more",
-            )
-            .into_response()
+            ))
         }
         Err(_) => {
             let detail = format!(
                 "the request took longer than api.request_timeout ({})",
                 crate::time::format_duration(limit)
             );
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-                .retry_after(1)
-                .into_response()
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
         }
-    };
-    let nosniff = header::HeaderValue::from_static("nosniff");
-    response
-        .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    response
+    }
 }
 
 async fn not_found(request: Request) -> Problem {
@@ -260,18 +355,30 @@ async fn method_not_allowed(request: Request) -> Problem {
     )
 }
 
-fn json<T: Serialize>(value: &T) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+const JSON: &str = "application/json";
+const NOSNIFF: header::HeaderValue = header::HeaderValue::from_static("nosniff");
+
+/// `capacity` is about what the JSON takes.
+fn encode<T: Serialize>(value: &T, capacity: usize) -> Result<Vec<u8>, Problem> {
+    let mut json = Vec::with_capacity(capacity);
+    match serde_json::to_writer(&mut json, value) {
+        Ok(()) => Ok(json),
         Err(error) => {
             tracing::error!(%error, "cannot encode an answer");
-            Problem::new(
+            Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the answer cannot be encoded",
-            )
-            .into_response()
+            ))
         }
     }
+}
+
+fn encoded(json: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], json).into_response()
+}
+
+fn json<T: Serialize>(value: &T) -> Response {
+    encode(value, 1024).map_or_else(Problem::into_response, encoded)
 }
 
 /// Runs work that blocks beside the event loop; its panic is the caller's.
@@ -283,13 +390,28 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// A whole JSON request body within `api.max_body_bytes`.
-struct JsonBody(Bytes);
+struct JsonBody {
+    bytes: Bytes,
+    /// To hold a large body in memory.
+    leave: Option<OwnedSemaphorePermit>,
+}
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        check_type(request.headers())?;
+        let (head, body) = request.into_parts();
+        Self::read(&head.headers, body, app).await
+    }
+}
+
+impl JsonBody {
+    async fn read<B>(headers: &HeaderMap, body: B, app: &App) -> Result<Self, Problem>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        check_type(headers)?;
         let max = app.config.api.max_body_bytes;
         let too_large = || {
             Problem::new(
@@ -299,13 +421,20 @@ impl FromRequest<Arc<App>> for JsonBody {
                 ),
             )
         };
-        let length = request.headers().get(header::CONTENT_LENGTH);
+        let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|l| l.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > max) {
             return Err(too_large());
         }
-        match Limited::new(request.into_body(), max).collect().await {
-            Ok(body) => Ok(Self(body.to_bytes())),
+        let leave = match length.unwrap_or(max) <= SMALL_BODY {
+            true => None,
+            false => Some(permit(&app.large_bodies, "large bodies")?),
+        };
+        match Limited::new(body, max).collect().await {
+            Ok(body) => Ok(Self {
+                bytes: body.to_bytes(),
+                leave,
+            }),
             Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
             Err(error) => Err(Problem::new(
                 StatusCode::BAD_REQUEST,
@@ -313,6 +442,17 @@ impl FromRequest<Arc<App>> for JsonBody {
             )),
         }
     }
+}
+
+/// Leave to do what must not be done too often at once.
+fn permit(slots: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    slots.clone().try_acquire_owned().map_err(|_| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("too many {what} at once; retry after a second"),
+        )
+        .retry_after(1)
+    })
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
@@ -335,9 +475,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use serde_json::Value;
-    use tower::ServiceExt;
 
     use super::*;
     use crate::config::{

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use bytes::Bytes;
+use jiff::fmt::temporal::DateTimePrinter;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,14 +17,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::problem::{FieldError, Problem, pointer};
-use super::{App, JsonBody, blocking, json, plain};
+use super::{App, JsonBody, blocking, encode, encoded, permit, plain};
 use crate::assessment::{Reason, Snapshot};
 use crate::bundle::{Bundle, Shap};
 use crate::config::Config;
-use crate::model::Score;
+use crate::model::{Matrix, Score};
 use crate::risk::{Driver, recommendations};
 use crate::time::Timestamp;
-use crate::types::{RiskLevel, Signal, TargetId};
+use crate::types::{RiskLevel, ServeMember, Signal, TargetId};
 use crate::window::Window;
 
 /// Reasons in an answer that asks for them.
@@ -31,6 +33,10 @@ const REASONS: usize = 10;
 const MAX_SHAP_ROWS: usize = 100;
 /// Signals that recommendations speak about.
 const DRIVERS: usize = 3;
+/// What an answer takes, usually.
+const ANSWER_BYTES: usize = 1024;
+/// Rows of a batch that are scored and written at a time, one core each.
+const BATCH_PART: usize = 125;
 /// Field errors listed at most; a full batch with every signal wrong stays below.
 const MAX_ERRORS: usize = 10_000;
 
@@ -67,10 +73,12 @@ pub struct Prediction {
     model_origin: &'static str,
 }
 
-/// The members' own calibrated probabilities; an imported model has only xgboost over the history.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+/// The calibrated probabilities of the members that were asked: all that the model has for the ensemble (an imported
+/// model has only xgboost over the history), else the one that `model.serve` names.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Members {
-    xgboost: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xgboost: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     random_forest: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,9 +88,37 @@ pub struct Members {
 impl From<&Score> for Members {
     fn from(score: &Score) -> Self {
         Self {
-            xgboost: rounded(score.xgboost, 4),
+            xgboost: Some(rounded(score.xgboost, 4)),
             random_forest: score.random_forest.map(|p| rounded(p, 4)),
             logistic_regression: score.logistic_regression.map(|p| rounded(p, 4)),
+        }
+    }
+}
+
+/// What a row's answer is made of.
+#[derive(Clone, Debug, Default)]
+struct Verdict {
+    probability: f64,
+    models: Members,
+}
+
+impl Verdict {
+    fn of_ensemble(score: &Score) -> Self {
+        Self {
+            probability: score.ensemble,
+            models: Members::from(score),
+        }
+    }
+
+    fn of_member(member: ServeMember, probability: f64) -> Self {
+        let only = |one| (member == one).then(|| rounded(probability, 4));
+        Self {
+            probability,
+            models: Members {
+                xgboost: only(ServeMember::Xgboost),
+                random_forest: only(ServeMember::RandomForest),
+                logistic_regression: only(ServeMember::LogisticRegression),
+            },
         }
     }
 }
@@ -131,49 +167,59 @@ pub(crate) struct Row {
 pub async fn predict(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
-    JsonBody(body): JsonBody,
+    JsonBody { bytes, .. }: JsonBody,
 ) -> Result<Response, Problem> {
-    let explain = Explain::asked(query.as_deref())?;
+    answer(&app, query.as_deref(), bytes).await.map(encoded)
+}
+
+/// The JSON that answers a body of `/predict`.
+pub(super) async fn answer(
+    app: &Arc<App>,
+    query: Option<&str>,
+    body: Bytes,
+) -> Result<Vec<u8>, Problem> {
+    let explain = Explain::asked(query)?;
     let bundle = app.bundle()?;
-    let slot = match explain {
-        Explain::No | Explain::Paths => None,
-        Explain::Shap => Some(slot(&app)?),
-    };
-    let work = move || {
-        let snapshot = app.snapshot.load_full();
-        let start = Instant::now();
-        let row = match plain::row(&body, bundle.catalogue.signals()) {
-            Some(row) => row,
-            None => {
-                let mut parser = Parser::new(&bundle, snapshot.as_deref());
-                let row = parser.row(document(&body)?, "")?;
-                parser.finish(row)?
-            }
-        };
-        let scorer = Scorer::new(
-            &bundle,
-            &app.config,
-            snapshot.as_deref(),
-            (app.clock)(),
-            explain,
-        );
-        let prediction = scorer.predict(row);
-        app.metrics
-            .prediction_duration
-            .observe(start.elapsed().as_secs_f64());
-        app.metrics.predictions.with_label_values(&["api"]).inc();
-        Ok(json(&prediction))
-    };
-    match slot {
-        None => work(),
-        Some(slot) => {
-            blocking(move || {
-                let _slot = slot;
-                work()
-            })
-            .await
-        }
+    if explain != Explain::Shap {
+        return answer_now(app, &bundle, explain, &body);
     }
+    let (slot, app) = (slot(app)?, app.clone());
+    blocking(move || {
+        let _slot = slot;
+        answer_now(&app, &bundle, explain, &body)
+    })
+    .await
+}
+
+fn answer_now(
+    app: &App,
+    bundle: &Bundle,
+    explain: Explain,
+    body: &[u8],
+) -> Result<Vec<u8>, Problem> {
+    let snapshot = app.snapshot.load_full();
+    let start = Instant::now();
+    let row = match plain::row(body, bundle.catalogue.signals()) {
+        Some(row) => row,
+        None => {
+            let mut parser = Parser::new(bundle, snapshot.as_deref());
+            let row = parser.row(document(body)?, "")?;
+            parser.finish(row)?
+        }
+    };
+    let scorer = Scorer::new(
+        bundle,
+        &app.config,
+        snapshot.as_deref(),
+        (app.clock)(),
+        explain,
+    );
+    let answer = encode(&scorer.predict(row), ANSWER_BYTES)?;
+    app.metrics
+        .prediction_duration
+        .observe(start.elapsed().as_secs_f64());
+    app.api_predictions.inc();
+    Ok(answer)
 }
 
 /// Score many observations
@@ -196,21 +242,21 @@ pub async fn predict(
 pub async fn predict_batch(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
-    JsonBody(body): JsonBody,
+    JsonBody { bytes, leave }: JsonBody,
 ) -> Result<Response, Problem> {
     let explain = Explain::asked(query.as_deref())?;
     let bundle = app.bundle()?;
     let slot = slot(&app)?;
     let work = move || {
-        let _slot = slot;
+        let _held = (slot, leave);
         let snapshot = app.snapshot.load_full();
         let start = Instant::now();
         let max = app.config.api.max_batch;
-        let rows = match plain::rows(&body, bundle.catalogue.signals(), max) {
+        let rows = match plain::rows(&bytes, bundle.catalogue.signals(), max) {
             Some(rows) => rows,
             None => {
                 let mut parser = Parser::new(&bundle, snapshot.as_deref());
-                let rows = parser.rows(document(&body)?, max)?;
+                let rows = parser.rows(document(&bytes)?, max)?;
                 parser.finish(rows)?
             }
         };
@@ -231,21 +277,37 @@ pub async fn predict_batch(
             explain,
         );
         let count = rows.len() as u64;
-        let predictions: Vec<Prediction> = rows
+        let parts: Vec<Vec<u8>> = rows
             .into_par_iter()
-            .with_min_len(if explain == Explain::Shap { 1 } else { 64 })
-            .map(|row| scorer.predict(row))
-            .collect();
+            .chunks(if explain == Explain::Shap {
+                1
+            } else {
+                BATCH_PART
+            })
+            .map(|rows| {
+                let size = rows.len() * ANSWER_BYTES;
+                encode(&scorer.predict_all(rows), size)
+            })
+            .collect::<Result<_, _>>()?;
+        let answer = joined(&parts);
         app.metrics
             .prediction_duration
             .observe(start.elapsed().as_secs_f64());
-        app.metrics
-            .predictions
-            .with_label_values(&["batch"])
-            .inc_by(count);
-        Ok(json(&predictions))
+        app.batch_predictions.inc_by(count);
+        Ok(encoded(answer))
     };
     blocking(work).await
+}
+
+/// One JSON array of the elements of several that are not empty.
+fn joined(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut array = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+    for part in parts {
+        array.push(if array.is_empty() { b'[' } else { b',' });
+        array.extend_from_slice(&part[1..part.len() - 1]);
+    }
+    array.push(b']');
+    array
 }
 
 /// What `explain` asks for.
@@ -282,13 +344,7 @@ impl Explain {
 
 /// Leave to keep the cores busy for a while.
 fn slot(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
-    app.batch_slots.clone().try_acquire_owned().map_err(|_| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many batches or SHAP explanations at once; retry after a second",
-        )
-        .retry_after(1)
-    })
+    permit(&app.batch_slots, "batches or SHAP explanations")
 }
 
 fn document(body: &[u8]) -> Result<&RawValue, Problem> {
@@ -577,26 +633,72 @@ impl<'a> Scorer<'a> {
     }
 
     pub(crate) fn predict(&self, row: Row) -> Prediction {
+        let (features, history) = self.features(&row);
+        let has_history = history != History::None;
+        let verdict = match self.config.model.serve {
+            ServeMember::Ensemble if has_history => {
+                Verdict::of_ensemble(&self.bundle.score(&features))
+            }
+            ServeMember::Ensemble => Verdict::of_ensemble(&self.bundle.score_snapshot(&features)),
+            member => {
+                let probability = self.bundle.probability(member, &features, has_history);
+                Verdict::of_member(member, probability)
+            }
+        };
+        self.answer(row, &features, history, verdict)
+    }
+
+    /// [`Scorer::predict`] of each row, faster.
+    fn predict_all(&self, rows: Vec<Row>) -> Vec<Prediction> {
+        let inputs: Vec<(Vec<f32>, History)> = rows.iter().map(|row| self.features(row)).collect();
+        let mut verdicts = vec![Verdict::default(); rows.len()];
+        for has_history in [false, true] {
+            let mut places = Vec::new();
+            let mut features = Matrix::new(self.bundle.catalogue.len());
+            for (place, (row, history)) in inputs.iter().enumerate() {
+                if (*history != History::None) == has_history {
+                    places.push(place);
+                    features.data.extend_from_slice(row);
+                }
+            }
+            for (place, verdict) in std::iter::zip(places, self.verdicts(&features, has_history)) {
+                verdicts[place] = verdict;
+            }
+        }
+        std::iter::zip(rows, inputs)
+            .zip(verdicts)
+            .map(|((row, (features, history)), verdict)| {
+                self.answer(row, &features, history, verdict)
+            })
+            .collect()
+    }
+
+    fn verdicts(&self, features: &Matrix, has_history: bool) -> Vec<Verdict> {
+        let scores = match self.config.model.serve {
+            ServeMember::Ensemble if has_history => self.bundle.score_rows(features),
+            ServeMember::Ensemble => self.bundle.score_snapshot_rows(features),
+            member => {
+                let probabilities = self.bundle.probabilities(member, features, has_history);
+                let verdict = |p| Verdict::of_member(member, p);
+                return probabilities.into_iter().map(verdict).collect();
+            }
+        };
+        scores.iter().map(Verdict::of_ensemble).collect()
+    }
+
+    fn answer(&self, row: Row, features: &[f32], history: History, verdict: Verdict) -> Prediction {
         let (bundle, manifest) = (self.bundle, &self.bundle.manifest);
-        let live = row
-            .target
-            .as_ref()
-            .and_then(|target| self.snapshot?.windows.get(target));
-        let (features, history) = match (live, row.history.is_empty()) {
-            (None, true) => (self.without_history(&row), History::None),
-            (live, _) => self.with_history(&row, live.map(|w| w.as_ref())),
-        };
-        let score = match history {
-            History::None => bundle.score_snapshot(&features),
-            History::Request | History::Live => bundle.score(&features),
-        };
-        let probability = score.served(self.config.model.serve);
+        let serve = self.config.model.serve;
+        let Verdict {
+            probability,
+            models,
+        } = verdict;
         let level = self.config.risk_levels.level(probability);
         let has_history = history != History::None;
         let reasons = match &self.shap {
-            Some(shap) => shap.explain(&features, has_history, REASONS),
+            Some(shap) => shap.explain_served(serve, features, has_history, REASONS),
             None if self.explain == Explain::Paths || level > RiskLevel::Minimal => {
-                bundle.explain(&features, has_history, REASONS)
+                bundle.explain_served(serve, features, has_history, REASONS)
             }
             None => Vec::new(),
         };
@@ -604,20 +706,20 @@ impl<'a> Scorer<'a> {
             &reasons,
             |feature| bundle.catalogue.signals_of(feature),
             bundle.catalogue.signals(),
-            &features,
+            features,
         );
         Prediction {
             failure_probability: rounded(probability, 4),
             failure_risk: level,
             confidence: rounded(probability.max(1.0 - probability), 3),
             recommendations: recommendations(level, manifest.horizon(), &drivers),
-            model_used: self.config.model.serve.name(),
+            model_used: serve.name(),
             timestamp: self.timestamp.clone(),
             horizon_seconds: manifest.horizon().as_secs(),
             history,
             missing: row.missing,
             ignored: row.ignored,
-            models: Members::from(&score),
+            models,
             reasons: (self.explain != Explain::No).then_some(reasons),
             model_id: manifest.id.clone(),
             model_origin: manifest.origin.name(),
@@ -626,6 +728,17 @@ impl<'a> Scorer<'a> {
 }
 
 impl Scorer<'_> {
+    fn features(&self, row: &Row) -> (Vec<f32>, History) {
+        let live = row
+            .target
+            .as_ref()
+            .and_then(|target| self.snapshot?.windows.get(target));
+        match (live, row.history.is_empty()) {
+            (None, true) => (self.without_history(row), History::None),
+            (live, _) => self.with_history(row, live.map(|w| w.as_ref())),
+        }
+    }
+
     fn without_history(&self, row: &Row) -> Vec<f32> {
         let catalogue = &self.bundle.catalogue;
         let mut features = vec![f32::NAN; catalogue.len()];
@@ -713,8 +826,9 @@ fn rounded(value: f64, digits: i32) -> f64 {
 }
 
 fn microseconds(t: Timestamp) -> String {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
     match jiff::Timestamp::from_millisecond(t.0) {
-        Ok(t) => t.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string(),
+        Ok(t) => PRINTER.timestamp_to_string(&t).replace('Z', "+00:00"),
         Err(_) => t.to_string(),
     }
 }
