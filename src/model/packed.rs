@@ -251,6 +251,8 @@ fn step(node: u32, codes: &Codes) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
@@ -343,10 +345,10 @@ mod tests {
             default_left: true,
             gain: 1.0,
         };
-        let mut open = vec![far.set_split(root, split(0, 0.0), 1.0)];
+        let mut open = VecDeque::from([far.set_split(root, split(0, 0.0), 1.0)]);
         let right = open[0] + 1;
         while far.nodes.len() < 70_000 {
-            let node = open.remove(0);
+            let node = open.pop_front().unwrap();
             let left = far.set_split(node, split(0, 1.0), 1.0);
             open.extend([left, left + 1]);
         }
