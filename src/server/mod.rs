@@ -296,7 +296,7 @@ async fn predict_directly(
     };
     response
         .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff());
     response
 }
 
@@ -307,7 +307,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let mut response = answer.unwrap_or_else(Problem::into_response);
     response
         .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff());
     response
 }
 
@@ -356,7 +356,10 @@ async fn method_not_allowed(request: Request) -> Problem {
 }
 
 const JSON: &str = "application/json";
-const NOSNIFF: header::HeaderValue = header::HeaderValue::from_static("nosniff");
+
+fn nosniff() -> header::HeaderValue {
+    header::HeaderValue::from_static("nosniff")
+}
 
 /// `capacity` is about what the JSON takes.
 fn encode<T: Serialize>(value: &T, capacity: usize) -> Result<Vec<u8>, Problem> {
