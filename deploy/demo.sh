@@ -85,10 +85,11 @@ start() {
 prometheus_url=http://127.0.0.1:$prometheus_port
 forewarn_url=http://127.0.0.1:$port
 
-# In --fast everything that is a minute becomes a second, an hour a minute, a day 24 minutes.
+# In --fast everything that is a minute becomes a second, an hour a minute, a day 24 minutes, and
+# a week on the clock holds sixty simulated ones, each with its own budget of false alarms.
 scale() {
   if [ "$fast" -eq 1 ]; then
-    perl -pe 's/\b(\d+)(d|h|m)\b/$2 eq "d" ? ($1 * 24) . "m" : $1 . ($2 eq "h" ? "m" : "s")/ge'
+    perl -pe 's/\b(\d+)(d|h|m)\b/$2 eq "d" ? ($1 * 24) . "m" : $1 . ($2 eq "h" ? "m" : "s")/ge; s/(false_alarms_per_week:) (\d+)/$1 . " " . $2 * 60/e'
   else
     cat
   fi

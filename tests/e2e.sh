@@ -52,7 +52,7 @@ delivered() {
 come_true() {
   [ -n "$(query "count($fired)")" ] && delivered && at_least "$(metric 'forewarn_outcomes_total{outcome="right"}')" 1
 }
-for _ in $(seq 360); do
+for _ in $(seq 720); do
   come_true && break
   sleep 1
 done
