@@ -1,4 +1,5 @@
-//! What scoring costs, with the shipped model: `cargo bench --bench ensemble`. One row, and blocks of 1000 rows on one core.
+//! What features and scores cost, with the shipped model: `cargo bench --bench ensemble`. Features of one target's step, one
+//! row, and blocks of 1000 rows on one core.
 //!
 //! `FOREWARN_MODEL` names another model directory.
 
@@ -16,8 +17,7 @@ use rand_chacha::ChaCha8Rng;
 const ROWS: usize = 1000;
 
 fn ensemble(criterion: &mut Criterion) {
-    let dir = std::env::var_os("FOREWARN_MODEL").map_or("models/default".into(), PathBuf::from);
-    let bundle = artifact::open(&dir).expect("the model opens");
+    let bundle = open();
     let features = rows(&bundle);
     let one_core = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
@@ -44,7 +44,34 @@ fn ensemble(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ensemble);
+/// Samples of a step come in, the row of features goes out.
+fn features(criterion: &mut Criterion) {
+    let bundle = open();
+    let mut window = bundle.catalogue.window();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut t = Timestamp(0);
+    let mut row = vec![f32::NAN; bundle.catalogue.len()];
+    let samples: Vec<f32> = (0..1024).map(|_| rng.random_range(5.0..95.0)).collect();
+    let mut next = samples.iter().cycle();
+    criterion.bench_function("features, one target, one step", |b| {
+        b.iter(|| {
+            t = t.plus(bundle.catalogue.step());
+            window.advance(t);
+            for (signal, sample) in (0..window.signals()).zip(&mut next) {
+                window.set(signal, t, *sample);
+            }
+            bundle.catalogue.compute(&window, t, &mut row);
+            black_box(&row);
+        })
+    });
+}
+
+fn open() -> Bundle {
+    let dir = std::env::var_os("FOREWARN_MODEL").map_or("models/default".into(), PathBuf::from);
+    artifact::open(&dir).expect("the model opens")
+}
+
+criterion_group!(benches, ensemble, features);
 criterion_main!(benches);
 
 /// Rows of random walks, so that no two take the same paths.

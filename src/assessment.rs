@@ -1,24 +1,64 @@
 //! One target's answer at one instant, and the snapshot that readers see.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::model::Score;
 use crate::risk::with_unit;
 use crate::scoreboard::Summary;
 use crate::time::{Timestamp, format_rough};
-use crate::types::{RiskLevel, Signal, TargetId, TargetState, Unit};
-use crate::window::Window;
+use crate::tracker::Tracker;
+use crate::types::{Labels, RiskLevel, Signal, TargetId, TargetState, Unit};
 
 #[derive(Clone, Debug)]
 pub struct Assessment {
     pub target: TargetId,
     /// `targets.extra_labels` with their values, in config order.
-    pub labels: Vec<(String, String)>,
+    pub labels: Labels,
+    /// Shared with the cycle, which moves it on.
+    pub live: Live,
     pub state: TargetState,
     /// Present exactly when `state` is [`TargetState::Ok`].
     pub risk: Option<Risk>,
+}
+
+/// The samples of a target as far as the newest cycle has them.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<RwLock<Tracker>>);
+
+impl Live {
+    pub fn new(tracker: Tracker) -> Self {
+        Self(Arc::new(RwLock::new(tracker)))
+    }
+
+    /// Of no signal.
+    #[cfg(test)]
+    pub fn of_nothing() -> Self {
+        let step = Duration::from_secs(60);
+        let rules = crate::labels::FailureRules {
+            step,
+            min_duration: Duration::ZERO,
+            merge_gap: step,
+            recovery: step,
+            horizon: step,
+        };
+        let limits = crate::tracker::Limits {
+            min_signals: 0.0,
+            fresh_steps: 1,
+            min_coverage: 0.0,
+        };
+        let catalogue = crate::features::Catalogue::new(&[], step, step);
+        Self::new(Tracker::new(&catalogue, rules, limits))
+    }
+
+    /// A panic elsewhere leaves at worst a step that is not whole, which is missing samples.
+    pub fn read(&self) -> RwLockReadGuard<'_, Tracker> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Tracker> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -90,7 +130,7 @@ impl Reason {
     }
 }
 
-/// What one cycle published. Readers share it; nobody changes it.
+/// What one cycle published. Readers share it; nobody changes it, but for the samples that it refers to.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Evaluation time of the cycle.
@@ -99,8 +139,15 @@ pub struct Snapshot {
     pub prometheus_up: bool,
     /// Ordered by target.
     pub assessments: Vec<Assessment>,
-    pub windows: HashMap<TargetId, Arc<Window>>,
     pub scoreboard: Summary,
+}
+
+impl Snapshot {
+    pub fn find(&self, target: &str) -> Option<&Assessment> {
+        let order = |a: &Assessment| a.target.as_str().cmp(target);
+        let at = self.assessments.binary_search_by(order).ok()?;
+        self.assessments.get(at)
+    }
 }
 
 #[cfg(test)]

@@ -423,14 +423,8 @@ impl Bundle {
                 manifest.threshold.probability
             )));
         }
-        let mut full = BTreeMap::new();
-        let mut snapshot = BTreeMap::new();
+        let (mut full, mut snapshot) = (BTreeMap::new(), BTreeMap::new());
         for (name, bytes) in files {
-            if manifest.files.get(&name) != Some(&sha256(&bytes)) {
-                return Err(damaged(format!(
-                    "{name} does not match the checksum in manifest.json"
-                )));
-            }
             match name.split_once('/') {
                 Some(("full", file)) => full.insert(file.to_string(), bytes),
                 Some(("snapshot", file)) => snapshot.insert(file.to_string(), bytes),
@@ -462,19 +456,29 @@ impl Bundle {
             )));
         }
         let snapshot_columns = catalogue.snapshot_columns();
-        let load = |part, files, names: &[String]| {
-            Ensemble::from_files(files, names).map_err(|source| BundleError::Model { part, source })
+        let load = |part, files: BTreeMap<String, Vec<u8>>, names: &[String]| {
+            for (file, bytes) in &files {
+                let name = format!("{part}/{file}");
+                if manifest.files.get(&name) != Some(&sha256(bytes)) {
+                    return Err(damaged(format!(
+                        "{name} does not match the checksum in manifest.json"
+                    )));
+                }
+            }
+            Ensemble::from_files(&files, names)
+                .map_err(|source| BundleError::Model { part, source })
         };
-        let full = load("full", &full, &catalogue.names())?;
-        let snapshot = load(
-            "snapshot",
-            &snapshot,
-            &column_names(&catalogue, &snapshot_columns),
-        )?;
+        let (full, snapshot) = rayon::join(
+            || load("full", full, &catalogue.names()),
+            || {
+                let names = column_names(&catalogue, &snapshot_columns);
+                load("snapshot", snapshot, &names)
+            },
+        );
         Ok(Self {
+            full: full?,
+            snapshot: snapshot?,
             manifest,
-            full,
-            snapshot,
             snapshot_columns,
             catalogue,
         })

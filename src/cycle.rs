@@ -1,24 +1,25 @@
 //! One pass over all targets: new samples in, assessments out. Pure; the
 //! clock and the queries are the caller's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rayon::prelude::*;
 
-use crate::assessment::{Assessment, Risk};
+use crate::assessment::{Assessment, Live, Risk};
 use crate::bundle::Bundle;
-use crate::history::History;
+use crate::history::{History, TargetHistory};
 use crate::labels::{FailureRules, Phase};
-use crate::model::Score;
+use crate::model::{Matrix, Score};
 use crate::time::Timestamp;
 use crate::tracker::{self, Limits, Tracker};
-use crate::types::{Incident, RiskLevels, ServeMember, Source, TargetId, TargetState};
-use crate::window::Window;
+use crate::types::{Incident, Labels, RiskLevels, ServeMember, Source, TargetId, TargetState};
 
 /// Explanations per cycle at most, for the riskiest targets first: some milliseconds, whatever the fleet's size.
 pub const MAX_EXPLAINED: usize = 100;
+/// Targets that are scored at once.
+const BLOCK: usize = 256;
 /// Reasons kept for a target.
 const REASONS: usize = 3;
 /// Targets below this probability are not explained, unless the alert threshold is lower.
@@ -41,8 +42,8 @@ pub struct Fleet {
 }
 
 struct Member {
-    labels: Vec<(String, String)>,
-    tracker: Tracker,
+    labels: Labels,
+    live: Live,
     last_seen: Timestamp,
     /// As the newest grid point had it; holds while nobody answers.
     failing: Option<Source>,
@@ -54,12 +55,64 @@ struct Member {
 impl Member {
     fn new(bundle: &Bundle, settings: &Settings, last_seen: Timestamp) -> Self {
         Self {
-            labels: Vec::new(),
-            tracker: Tracker::new(&bundle.catalogue, settings.rules, settings.limits),
+            labels: Labels::default(),
+            live: Live::new(Tracker::new(
+                &bundle.catalogue,
+                settings.rules,
+                settings.limits,
+            )),
             last_seen,
             failing: None,
             excluded: false,
             source: Source::Query,
+        }
+    }
+}
+
+impl Member {
+    /// Takes what was recorded of it at these grid points: places in the batch and their times.
+    fn ingest(
+        &mut self,
+        batch: &History,
+        recorded: Option<&TargetHistory>,
+        steps: &[(usize, Timestamp)],
+    ) {
+        if let Some(recorded) = recorded
+            && !recorded.labels.is_empty()
+        {
+            self.labels.clone_from(&recorded.labels);
+        }
+        let mut tracker = self.live.write();
+        for &(i, t) in steps {
+            let failing = recorded.and_then(|r| r.steps[i].failing);
+            let held = self.failing.filter(|_| batch.failing_unanswered);
+            let failing = failing.or(held);
+            let excluded = recorded.is_some_and(|r| r.steps[i].excluded)
+                || (batch.excluded_unanswered && self.excluded);
+            if let (None, Some(source)) = (self.failing, failing)
+                && tracker.phase() != Phase::Failing
+            {
+                self.source = source;
+            }
+            (self.failing, self.excluded) = (failing, excluded);
+            if held.is_some() || recorded.is_some_and(|r| r.steps[i].seen) {
+                self.last_seen = t;
+            }
+            let failing = failing.is_some();
+            match recorded {
+                Some(recorded) => tracker.push(t, recorded.samples(i), failing, excluded),
+                None => tracker.push(t, std::iter::empty(), failing, excluded),
+            }
+        }
+    }
+
+    fn assessment(&self, target: &TargetId, state: TargetState) -> Assessment {
+        Assessment {
+            target: target.clone(),
+            labels: self.labels.clone(),
+            live: self.live.clone(),
+            state,
+            risk: None,
         }
     }
 }
@@ -104,13 +157,14 @@ impl Fleet {
         for (id, recorded) in marks.targets() {
             let (bundle, settings) = (&self.bundle, &self.settings);
             let member = self.targets.entry(id.clone()).or_insert_with(|| {
-                let mut member = Member::new(bundle, settings, marks.time(0));
-                member.tracker.pass(newest);
+                let member = Member::new(bundle, settings, marks.time(0));
+                member.live.write().pass(newest);
                 member
             });
+            let mut tracker = member.live.write();
             for (i, t) in marks.times().enumerate() {
-                member.tracker.recall(t, recorded.samples(i));
-                if recorded.seen[i] {
+                tracker.recall(t, recorded.samples(i));
+                if recorded.steps[i].seen {
                     member.last_seen = member.last_seen.max(t);
                 }
             }
@@ -120,6 +174,14 @@ impl Fleet {
     /// The newest grid point taken in.
     pub fn newest(&self) -> Option<Timestamp> {
         self.newest
+    }
+
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
     }
 
     pub fn contains(&self, target: &TargetId) -> bool {
@@ -142,49 +204,23 @@ impl Fleet {
             targets,
             newest,
         } = self;
-        for (id, recorded) in batch.targets() {
-            let member = targets
-                .entry(id.clone())
-                .or_insert_with(|| Member::new(bundle, settings, batch.time(0)));
-            if !recorded.labels.is_empty() {
-                member.labels.clone_from(&recorded.labels);
+        let is_new = |(_, t): &(usize, Timestamp)| newest.is_none_or(|newest| *t > newest);
+        let steps: Vec<_> = batch.times().enumerate().filter(is_new).collect();
+        let mut is_known = vec![false; batch.len()];
+        for id in targets.keys() {
+            if let Some(place) = batch.place(id.as_str()) {
+                is_known[place] = true;
             }
         }
-        let signals = bundle.catalogue.signals().len();
-        for (i, t) in batch.times().enumerate() {
-            if newest.is_some_and(|newest| t <= newest) {
-                continue;
-            }
-            *newest = Some(t);
-            for (id, member) in targets.iter_mut() {
-                let recorded = batch.targets().get(id);
-                let failing = recorded.and_then(|r| r.failing[i]);
-                let held = member.failing.filter(|_| batch.failing_unanswered);
-                let failing = failing.or(held);
-                let excluded = recorded.is_some_and(|r| r.excluded[i])
-                    || (batch.excluded_unanswered && member.excluded);
-                if let (None, Some(source)) = (member.failing, failing)
-                    && member.tracker.phase() != Phase::Failing
-                {
-                    member.source = source;
-                }
-                (member.failing, member.excluded) = (failing, excluded);
-                if held.is_some() || recorded.is_some_and(|r| r.seen[i]) {
-                    member.last_seen = t;
-                }
-                let failing = failing.is_some();
-                match recorded {
-                    Some(recorded) => {
-                        let samples = recorded.samples(i);
-                        member.tracker.push(t, samples, failing, excluded);
-                    }
-                    None => {
-                        let missing = std::iter::repeat_n(f32::NAN, signals);
-                        member.tracker.push(t, missing, failing, excluded);
-                    }
-                }
-            }
+        for place in (0..batch.len()).filter(|&place| !is_known[place]) {
+            let (id, _) = batch.at(place);
+            let member = Member::new(bundle, settings, batch.time(0));
+            targets.insert(id.clone(), member);
         }
+        targets
+            .par_iter_mut()
+            .for_each(|(id, member)| member.ingest(batch, batch.target(id), &steps));
+        *newest = steps.last().map(|(_, t)| *t).or(*newest);
         if let Some(newest) = *newest {
             targets.retain(|_, member| newest.since(member.last_seen) <= memory);
         }
@@ -218,69 +254,70 @@ impl Fleet {
             return Vec::new();
         };
         let present: Vec<_> = self.present().collect();
-        let mut assessed: Vec<(Assessment, Vec<f32>)> = present
-            .into_par_iter()
-            .map(|(target, member)| {
-                let state = member.tracker.state();
-                let features = match state {
-                    TargetState::Ok => self.bundle.features(member.tracker.window(), t),
-                    _ => Vec::new(),
-                };
-                let risk =
-                    (state == TargetState::Ok).then(|| self.risk(self.bundle.score(&features)));
-                let assessment = Assessment {
-                    target: target.clone(),
-                    labels: member.labels.clone(),
-                    state,
-                    risk,
-                };
-                (assessment, features)
-            })
+        let blocks: Vec<Vec<Assessment>> = present
+            .par_chunks(BLOCK)
+            .map(|block| self.assess_block(block, t))
             .collect();
+        let mut assessments: Vec<Assessment> = blocks.into_iter().flatten().collect();
 
         let explain_from = EXPLAIN_FROM.min(self.bundle.manifest.threshold.probability);
         let probability = |a: &Assessment| a.risk.as_ref().map_or(0.0, |r| r.probability);
-        let mut risky: Vec<usize> = (0..assessed.len())
-            .filter(|&i| probability(&assessed[i].0) >= explain_from)
+        let mut risky: Vec<usize> = (0..assessments.len())
+            .filter(|&i| probability(&assessments[i]) >= explain_from)
             .collect();
-        risky.sort_by(|&a, &b| probability(&assessed[b].0).total_cmp(&probability(&assessed[a].0)));
+        risky.sort_by(|&a, &b| {
+            probability(&assessments[b]).total_cmp(&probability(&assessments[a]))
+        });
         for &i in risky.iter().take(MAX_EXPLAINED) {
-            let (assessment, features) = &mut assessed[i];
-            if let Some(risk) = &mut assessment.risk {
-                risk.reasons = self.bundle.explain(features, true, REASONS);
+            let Assessment { live, risk, .. } = &mut assessments[i];
+            if let Some(risk) = risk {
+                let features = self.bundle.features(live.read().window(), t);
+                risk.reasons = self.bundle.explain(&features, true, REASONS);
             }
         }
-        assessed
-            .into_iter()
-            .map(|(assessment, _)| assessment)
-            .collect()
+        assessments
+    }
+
+    /// The trees are faster over many rows at once.
+    fn assess_block(&self, block: &[(&TargetId, &Member)], t: Timestamp) -> Vec<Assessment> {
+        let catalogue = &self.bundle.catalogue;
+        let mut rows = Matrix::new(catalogue.len());
+        let mut assessments = Vec::with_capacity(block.len());
+        for (target, member) in block {
+            let tracker = member.live.read();
+            let state = tracker.state();
+            if state == TargetState::Ok {
+                let row = rows.push();
+                catalogue.compute(tracker.window(), t, row);
+            }
+            assessments.push(member.assessment(target, state));
+        }
+        let scored = assessments
+            .iter_mut()
+            .filter(|a| a.state == TargetState::Ok);
+        for (assessment, score) in scored.zip(self.bundle.score_rows(&rows)) {
+            assessment.risk = Some(self.risk(score));
+        }
+        assessments
     }
 
     /// The same targets without a probability: nothing new is known of them.
     pub fn stale(&self) -> Vec<Assessment> {
-        let stale = |(target, member): (&TargetId, &Member)| Assessment {
-            target: target.clone(),
-            labels: member.labels.clone(),
-            state: TargetState::Stale,
-            risk: None,
-        };
-        self.present().map(stale).collect()
+        self.present()
+            .map(|(target, member)| member.assessment(target, TargetState::Stale))
+            .collect()
     }
 
     pub fn observations(&self) -> impl Iterator<Item = Observation> + '_ {
-        self.present().map(|(target, member)| Observation {
-            target: target.clone(),
-            phase: member.tracker.phase(),
-            incident: member.tracker.incidents().last().cloned(),
-            source: member.source,
+        self.present().map(|(target, member)| {
+            let tracker = member.live.read();
+            Observation {
+                target: target.clone(),
+                phase: tracker.phase(),
+                incident: tracker.incidents().last().cloned(),
+                source: member.source,
+            }
         })
-    }
-
-    pub fn windows(&self) -> HashMap<TargetId, Arc<Window>> {
-        let window = |(target, member): (&TargetId, &Member)| {
-            (target.clone(), Arc::new(member.tracker.window().clone()))
-        };
-        self.present().map(window).collect()
     }
 
     fn risk(&self, score: Score) -> Risk {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::history::{Column, History};
 use crate::prometheus::{Answer, Client, QueryError};
 use crate::time::Timestamp;
-use crate::types::{FailureMode, Source};
+use crate::types::{FailureMode, Labels, Source};
 use crate::webhook::{self, OwnAlerts};
 
 pub struct Fetched {
@@ -121,14 +121,20 @@ pub async fn fetch(
     };
     let mut answers = stream::iter(queries)
         .map(|query| async move {
-            let answer = client.range(&query.text, start, end, step).await;
+            let answer = match start == end {
+                true => client.instant(&query.text, end, step).await,
+                false => client.range(&query.text, start, end, step).await,
+            };
             (query, answer)
         })
         .buffered(config.prometheus.concurrency.max(1));
     let mut done = 0;
     while let Some((query, answer)) = answers.next().await {
         match answer {
-            Ok(answer) => insert(&mut history, &mut report, config, &query, answer),
+            Ok(answer) => {
+                let at = (start == end).then_some(end);
+                insert(&mut history, &mut report, config, &query, answer, at);
+            }
             Err(error) => {
                 match query.column {
                     Column::Failing(_) => history.failing_unanswered = true,
@@ -206,54 +212,67 @@ fn alerts_query(matchers: &BTreeMap<String, String>, own_alerts: &OwnAlerts) -> 
     selector + "}"
 }
 
+/// `at` is when the answer is of, if of one instant: what a server then says of the time is not looked at.
 fn insert(
     history: &mut History,
     report: &mut FetchReport,
     config: &Config,
     query: &Query,
     answer: Answer,
+    at: Option<Timestamp>,
 ) {
     let no_mapping = BTreeMap::new();
     match query.column {
         Column::Signal(i) => {
             let name = config.signals[i].signal.name.clone();
-            report.series.insert(name, answer.series.len());
+            report.series.insert(name, answer.len());
         }
         Column::Compared(i) => {
             let name = history.compared()[i].clone();
-            report.compared.insert(name, answer.series.len());
+            report.compared.insert(name, answer.len());
         }
         Column::Failing(_) | Column::Excluded => (),
     }
-    report.warnings.extend(
-        answer
-            .warnings
-            .into_iter()
-            .map(|warning| (query.key.clone(), warning)),
-    );
+    let warnings = answer.warnings.iter().cloned();
+    report
+        .warnings
+        .extend(warnings.map(|warning| (query.key.clone(), warning)));
     // Only alerts may name their target by other labels.
     let mapped = if query.is_alert {
         &config.failure.target_labels
     } else {
         &no_mapping
     };
+    let mut extra_labels = Labels::default();
     let (mut doubled, mut example) = (BTreeSet::new(), None);
-    for series in answer.series {
-        let labels: BTreeMap<String, String> = series.labels.into_iter().collect();
-        let Some(target) = webhook::target_of(&labels, &config.targets, mapped) else {
+    for series in answer.series() {
+        let label = |name: &str| series.label(name);
+        let Some(target) = webhook::target_of(label, &config.targets, mapped) else {
             report.nameless.insert(query.key.clone());
             continue;
         };
-        let mode = matches!(query.column, Column::Failing(_)).then(|| failure_mode(query, &labels));
-        let labels = extra_labels(&labels, config);
-        if let Err(duplicate) =
-            history.insert(query.column, target.clone(), labels, &series.samples)
-        {
-            example.get_or_insert_with(|| format!("{target} at {}", duplicate.at));
-            doubled.insert(target.clone());
+        let names = config.targets.extra_labels.iter();
+        let extra = names.filter_map(|name| Some((name.as_str(), series.label(name)?)));
+        // Targets that follow one another mostly share them.
+        let same = extra_labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        if !same.eq(extra.clone()) {
+            extra_labels = extra
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
         }
-        if let Some(mode) = mode {
-            history.name_failures(&target, mode, series.samples.iter().map(|(t, _)| *t));
+        let instant = at
+            .zip(series.samples.last())
+            .map(|(at, last)| [(at, last.1)]);
+        let samples = instant.as_ref().map_or(series.samples, |one| one);
+        if let Err(duplicate) = history.insert(query.column, &target, &extra_labels, samples) {
+            example.get_or_insert_with(|| format!("{target} at {}", duplicate.at));
+            doubled.insert(target.clone().into_owned());
+        }
+        if matches!(query.column, Column::Failing(_)) {
+            let mode = failure_mode(query, label);
+            history.name_failures(&target, mode, samples.iter().map(|(t, _)| *t));
         }
     }
     if let Some(example) = example {
@@ -268,24 +287,18 @@ fn insert(
 }
 
 /// What a series of a failure query says of the kind of failure.
-fn failure_mode(query: &Query, labels: &BTreeMap<String, String>) -> FailureMode {
-    let named = |label: &str| labels.get(label).filter(|name| !name.is_empty()).cloned();
+fn failure_mode<'a>(query: &Query, label: impl Fn(&str) -> Option<&'a str>) -> FailureMode {
+    let named = |name| {
+        label(name)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+    };
     let mode = if query.is_alert {
         named("alertname").map(FailureMode::Alert)
     } else {
         named("failure_mode").map(FailureMode::Named)
     };
     mode.unwrap_or_else(|| FailureMode::Query(query.key.clone()))
-}
-
-fn extra_labels(labels: &BTreeMap<String, String>, config: &Config) -> Vec<(String, String)> {
-    let found = |name: &String| Some((name.clone(), labels.get(name)?.clone()));
-    config
-        .targets
-        .extra_labels
-        .iter()
-        .filter_map(found)
-        .collect()
 }
 
 #[cfg(test)]
@@ -313,7 +326,8 @@ mod tests {
                 FailureMode::Query("failure.queries[1]".into()),
             ),
         ] {
-            assert_eq!(failure_mode(&query(is_alert), labels), expected);
+            let label = |name: &str| labels.get(name).map(String::as_str);
+            assert_eq!(failure_mode(&query(is_alert), label), expected);
         }
     }
 }

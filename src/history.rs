@@ -1,12 +1,14 @@
 //! Recorded samples of all targets over a stretch of the step grid: what
 //! training replays whole and what a cycle feeds on a step at a time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 use crate::labels::spells_to_failing;
 use crate::time::{Timestamp, millis};
-use crate::types::{FailureMode, Incident, Source, TargetId};
+use crate::types::{FailureMode, Incident, Labels, Source, TargetId};
 
 /// Failure modes that are told apart: a label with a name for each incident would make a report of nothing else.
 const MAX_MODES: usize = 100;
@@ -17,7 +19,9 @@ pub struct History {
     step: Duration,
     steps: usize,
     signals: usize,
-    targets: BTreeMap<TargetId, TargetHistory>,
+    /// As they came.
+    targets: Vec<(TargetId, TargetHistory)>,
+    places: HashMap<TargetId, usize, RandomState>,
     compared: Vec<String>,
     /// Every failure mode that was named; targets hold places in this list.
     modes: Vec<FailureMode>,
@@ -29,20 +33,25 @@ pub struct History {
 #[derive(Clone, Debug)]
 pub struct TargetHistory {
     /// Values of `targets.extra_labels`, as the first series that has any gives them.
-    pub labels: Vec<(String, String)>,
-    /// One column per signal; NaN = missing.
-    columns: Vec<Vec<f32>>,
-    /// One column per score to compare with; NaN = missing.
-    compared: Vec<Vec<f32>>,
-    /// Who says that it fails.
-    pub failing: Vec<Option<Source>>,
-    /// Of what kind, as 1 + the place in the history's list; 0 where nobody said. Empty until somebody does.
+    pub labels: Labels,
+    signals: u32,
+    /// One column per signal, then one per score to compare with; NaN = missing.
+    columns: Vec<f32>,
+    /// What was said at each step beside the samples.
+    pub steps: Vec<Step>,
+    /// Of what kind its failures are, as 1 + the place in the history's list; 0 where nobody said. Empty until somebody does.
     modes: Vec<u8>,
-    pub excluded: Vec<bool>,
-    /// Whether anything at all, a failure query included, returned a sample.
-    pub seen: Vec<bool>,
     /// Column and grid index of samples that several series claimed.
-    disputed: HashSet<(Column, usize)>,
+    disputed: Vec<(Column, usize)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Step {
+    /// Who says that it fails.
+    pub failing: Option<Source>,
+    pub excluded: bool,
+    /// Whether anything at all, a failure query included, returned a sample.
+    pub seen: bool,
 }
 
 /// Where a series' samples belong.
@@ -69,7 +78,8 @@ impl History {
             step,
             steps: steps as usize,
             signals,
-            targets: BTreeMap::new(),
+            targets: Vec::new(),
+            places: HashMap::default(),
             compared: Vec::new(),
             modes: Vec::new(),
             failing_unanswered: false,
@@ -111,8 +121,45 @@ impl History {
         (0..self.steps).map(|i| self.time(i))
     }
 
-    pub fn targets(&self) -> &BTreeMap<TargetId, TargetHistory> {
-        &self.targets
+    /// In order.
+    pub fn targets(&self) -> Vec<(&TargetId, &TargetHistory)> {
+        let mut targets: Vec<_> = self.targets.iter().map(|(id, of)| (id, of)).collect();
+        targets.sort_unstable_by_key(|(id, _)| *id);
+        targets
+    }
+
+    pub fn target(&self, id: &TargetId) -> Option<&TargetHistory> {
+        self.place(id.as_str()).map(|place| self.at(place).1)
+    }
+
+    /// Where a target stands among those that [`History::at`] gives.
+    pub fn place(&self, id: &str) -> Option<usize> {
+        self.places.get(id).copied()
+    }
+
+    /// Targets as they came, from 0 until [`History::len`].
+    pub fn at(&self, place: usize) -> (&TargetId, &TargetHistory) {
+        let (id, of) = &self.targets[place];
+        (id, of)
+    }
+
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    fn entry(&mut self, id: &str) -> &mut TargetHistory {
+        let place = self.place(id).unwrap_or_else(|| {
+            let id = TargetId::new(id);
+            self.places.insert(id.clone(), self.targets.len());
+            let of = TargetHistory::new(self.signals, self.compared.len(), self.steps);
+            self.targets.push((id, of));
+            self.targets.len() - 1
+        });
+        &mut self.targets[place].1
     }
 
     /// Adds a series of a target. A sample that several series claim is forgotten: none is known to be right.
@@ -120,43 +167,41 @@ impl History {
     pub fn insert(
         &mut self,
         column: Column,
-        target: TargetId,
-        labels: Vec<(String, String)>,
+        target: &str,
+        labels: &Labels,
         samples: &[(Timestamp, f64)],
     ) -> Result<(), Duplicate> {
         if let Column::Compared(_) = column
-            && !self.targets.contains_key(&target)
+            && self.place(target).is_none()
         {
             return Ok(());
         }
-        let entry = self
-            .targets
-            .entry(target)
-            .or_insert_with(|| TargetHistory::new(self.signals, self.compared.len(), self.steps));
+        let (start, step, steps, signals) = (self.start, self.step, self.steps, self.signals);
+        let entry = self.entry(target);
         if entry.labels.is_empty() {
-            entry.labels = labels;
+            entry.labels.clone_from(labels);
         }
         let mut duplicate = None;
         for (t, value) in samples {
-            let Some(index) = index(*t, self.start, self.step, self.steps) else {
+            let Some(index) = index(*t, start, step, steps) else {
                 continue;
             };
-            entry.seen[index] |= !matches!(column, Column::Compared(_));
+            entry.steps[index].seen |= !matches!(column, Column::Compared(_));
             let slot = match column {
                 Column::Failing(source) => {
                     entry.fails(index, source);
                     continue;
                 }
                 Column::Excluded => {
-                    entry.excluded[index] = true;
+                    entry.steps[index].excluded = true;
                     continue;
                 }
-                Column::Signal(signal) => &mut entry.columns[signal][index],
-                Column::Compared(score) => &mut entry.compared[score][index],
+                Column::Signal(signal) => &mut entry.columns[signal * steps + index],
+                Column::Compared(score) => &mut entry.columns[(signals + score) * steps + index],
             };
             if !slot.is_nan() || entry.disputed.contains(&(column, index)) {
                 *slot = f32::NAN;
-                entry.disputed.insert((column, index));
+                entry.disputed.push((column, index));
                 duplicate.get_or_insert(Duplicate { at: *t });
             } else {
                 *slot = *value as f32;
@@ -168,14 +213,15 @@ impl History {
     /// Says of what kind the failures of a target at these times are.
     pub fn name_failures(
         &mut self,
-        target: &TargetId,
+        target: &str,
         mode: FailureMode,
         times: impl IntoIterator<Item = Timestamp>,
     ) {
-        let named = self.place(mode);
-        let Some(entry) = self.targets.get_mut(target) else {
+        let named = self.mode(mode);
+        let Some(place) = self.place(target) else {
             return;
         };
+        let entry = &mut self.targets[place].1;
         entry.modes.resize(self.steps, 0);
         for t in times {
             let Some(index) = index(t, self.start, self.step, self.steps) else {
@@ -190,7 +236,7 @@ impl History {
     }
 
     /// 1 + the mode's place in the list. Once that is full, what is new is [`FailureMode::Other`], its last entry.
-    fn place(&mut self, mode: FailureMode) -> u8 {
+    fn mode(&mut self, mode: FailureMode) -> u8 {
         let full = self.modes.len() + 1 >= MAX_MODES;
         let known = self.modes.iter().position(|known| *known == mode);
         let at = known.unwrap_or_else(|| {
@@ -205,7 +251,7 @@ impl History {
 
     /// Of what kind a target's failure at this time is.
     pub fn failure_mode(&self, target: &TargetId, t: Timestamp) -> Option<&FailureMode> {
-        let place = *self.targets.get(target)?.modes.get(self.index(t)?)?;
+        let place = *self.target(target)?.modes.get(self.index(t)?)?;
         self.modes.get(usize::from(place).checked_sub(1)?)
     }
 
@@ -222,19 +268,17 @@ impl History {
         if !failing.contains(&true) {
             return;
         }
-        let entry = self
-            .targets
-            .entry(target.clone())
-            .or_insert_with(|| TargetHistory::new(self.signals, self.compared.len(), self.steps));
-        for index in (0..self.steps).filter(|&index| failing[index]) {
-            entry.seen[index] = true;
+        let steps = self.steps;
+        let entry = self.entry(target.as_str());
+        for index in (0..steps).filter(|&index| failing[index]) {
+            entry.steps[index].seen = true;
             entry.fails(index, source);
         }
         let marked = grid
             .into_iter()
             .zip(failing)
             .filter(|(_, failing)| *failing);
-        self.name_failures(target, mode, marked.map(|(t, _)| t));
+        self.name_failures(target.as_str(), mode, marked.map(|(t, _)| t));
     }
 }
 
@@ -246,33 +290,32 @@ fn index(t: Timestamp, start: Timestamp, step: Duration, steps: usize) -> Option
 impl TargetHistory {
     fn new(signals: usize, compared: usize, steps: usize) -> Self {
         Self {
-            labels: Vec::new(),
-            columns: vec![vec![f32::NAN; steps]; signals],
-            compared: vec![vec![f32::NAN; steps]; compared],
-            failing: vec![None; steps],
+            labels: Labels::default(),
+            signals: signals as u32,
+            columns: vec![f32::NAN; (signals + compared) * steps],
+            steps: vec![Step::default(); steps],
             modes: Vec::new(),
-            excluded: vec![false; steps],
-            seen: vec![false; steps],
-            disputed: HashSet::new(),
+            disputed: Vec::new(),
         }
     }
 
     fn fails(&mut self, index: usize, source: Source) {
-        let slot = &mut self.failing[index];
+        let slot = &mut self.steps[index].failing;
         *slot = Some(slot.map_or(source, |known| known.min(source)));
     }
 
     pub fn column(&self, signal: usize) -> &[f32] {
-        &self.columns[signal]
+        &self.columns[signal * self.steps.len()..][..self.steps.len()]
     }
 
     pub fn compared(&self, score: usize) -> &[f32] {
-        &self.compared[score]
+        self.column(self.signals as usize + score)
     }
 
     /// The samples of all signals at one grid point; NaN = missing.
     pub fn samples(&self, index: usize) -> impl Iterator<Item = f32> + '_ {
-        self.columns.iter().map(move |column| column[index])
+        let columns = self.columns[index..].iter().step_by(self.steps.len());
+        columns.take(self.signals as usize).copied()
     }
 }
 
@@ -295,8 +338,8 @@ mod tests {
         history
             .insert(
                 Column::Signal(0),
-                target.clone(),
-                vec![],
+                target.as_str(),
+                &Labels::default(),
                 &[
                     (at(99), 9.0),
                     (at(100), 1.0),
@@ -305,15 +348,14 @@ mod tests {
                 ],
             )
             .unwrap();
-        let column = history.targets()[&target].column(0);
+        let column = history.target(&target).unwrap().column(0);
         assert_eq!(history.steps(), 5);
         assert_eq!(column[0], 1.0);
         assert!(column[1..4].iter().all(|v| v.is_nan()));
         assert_eq!(column[4], 5.0);
-        assert_eq!(
-            history.targets()[&target].seen,
-            [true, false, false, false, true]
-        );
+        let steps = &history.target(&target).unwrap().steps;
+        let seen: Vec<bool> = steps.iter().map(|step| step.seen).collect();
+        assert_eq!(seen, [true, false, false, false, true]);
     }
 
     #[test]
@@ -321,12 +363,17 @@ mod tests {
         let mut history = history();
         let target = TargetId::new("a");
         let mut insert = |samples: &[(Timestamp, f64)]| {
-            history.insert(Column::Signal(0), target.clone(), vec![], samples)
+            history.insert(
+                Column::Signal(0),
+                target.as_str(),
+                &Labels::default(),
+                samples,
+            )
         };
         assert_eq!(insert(&[(at(100), 1.0), (at(101), 1.0)]), Ok(()));
         assert_eq!(insert(&[(at(102), 2.0)]), Ok(()));
         assert_eq!(insert(&[(at(101), 3.0)]), Err(Duplicate { at: at(101) }));
-        assert!(history.targets()[&target].column(0)[1].is_nan());
+        assert!(history.target(&target).unwrap().column(0)[1].is_nan());
     }
 
     #[test]
@@ -344,15 +391,15 @@ mod tests {
             history
                 .insert(
                     Column::Failing(Source::Query),
-                    target.clone(),
-                    vec![],
+                    target.as_str(),
+                    &Labels::default(),
                     &samples,
                 )
                 .unwrap();
             for i in order {
                 // Each mode is said of one minute more than the one before.
                 let times = (100..101 + i as i64).map(at);
-                history.name_failures(&target, modes[i].clone(), times);
+                history.name_failures(target.as_str(), modes[i].clone(), times);
             }
             let found: Vec<_> = (100..105)
                 .map(|m| history.failure_mode(&target, at(m)).map(FailureMode::name))
@@ -368,14 +415,14 @@ mod tests {
         history
             .insert(
                 Column::Failing(Source::Query),
-                target.clone(),
-                vec![],
+                target.as_str(),
+                &Labels::default(),
                 &[(at(100), 1.0)],
             )
             .unwrap();
         for i in (0..300).rev() {
             let mode = FailureMode::Named(format!("incident-{i:03}"));
-            history.name_failures(&target, mode, [at(100 + i % 5)]);
+            history.name_failures(target.as_str(), mode, [at(100 + i % 5)]);
         }
         let last = history.failure_mode(&target, at(100));
         assert_eq!(last.map(FailureMode::name), Some("incident-205"));
@@ -387,7 +434,7 @@ mod tests {
     fn a_score_to_compare_with_makes_no_target() {
         let mut history = history().with_compared(vec!["rule".into()]);
         let mut insert = |column, name: &str| {
-            history.insert(column, TargetId::new(name), vec![], &[(at(101), 2.0)])
+            history.insert(column, name, &Labels::default(), &[(at(101), 2.0)])
         };
         assert_eq!(insert(Column::Signal(0), "a"), Ok(()));
         assert_eq!(insert(Column::Compared(0), "a"), Ok(()));
@@ -396,8 +443,8 @@ mod tests {
             insert(Column::Compared(0), "a"),
             Err(Duplicate { at: at(101) })
         );
-        assert_eq!(history.targets().len(), 1);
-        let target = &history.targets()[&TargetId::new("a")];
+        assert_eq!(history.len(), 1);
+        let target = history.target(&TargetId::new("a")).unwrap();
         assert!(target.compared(0)[1].is_nan());
         assert_eq!(target.column(0)[1], 2.0);
     }
@@ -409,15 +456,15 @@ mod tests {
         let mut insert = |value| {
             history.insert(
                 Column::Signal(0),
-                target.clone(),
-                vec![],
+                target.as_str(),
+                &Labels::default(),
                 &[(at(101), value)],
             )
         };
         assert_eq!(insert(1.0), Ok(()));
         assert_eq!(insert(2.0), Err(Duplicate { at: at(101) }));
         assert_eq!(insert(3.0), Err(Duplicate { at: at(101) }));
-        assert!(history.targets()[&target].column(0)[1].is_nan());
+        assert!(history.target(&target).unwrap().column(0)[1].is_nan());
     }
 
     #[test]
@@ -427,8 +474,8 @@ mod tests {
         history
             .insert(
                 Column::Failing(Source::Alerts),
-                target.clone(),
-                vec![],
+                target.as_str(),
+                &Labels::default(),
                 &[(at(102), 1.0)],
             )
             .unwrap();
@@ -446,8 +493,10 @@ mod tests {
                 spell(at(200), at(300)),
             ],
         );
+        let steps = &history.target(&target).unwrap().steps;
+        let failing: Vec<_> = steps.iter().map(|step| step.failing).collect();
         assert_eq!(
-            history.targets()[&target].failing,
+            failing,
             [
                 None,
                 Some(Source::Webhook),
@@ -457,9 +506,7 @@ mod tests {
             ],
             "Prometheus' own word counts before the webhook's"
         );
-        assert_eq!(
-            history.targets()[&target].seen,
-            [false, true, true, false, false]
-        );
+        let seen: Vec<bool> = steps.iter().map(|step| step.seen).collect();
+        assert_eq!(seen, [false, true, true, false, false]);
     }
 }

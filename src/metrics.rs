@@ -1,7 +1,8 @@
 //! What `/metrics` shows: forewarn's own health from a registry, and the families
 //! per target written from the last snapshot, so that a scrape neither queries nor scores.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -13,12 +14,14 @@ use prometheus::{
 };
 use serde::Serialize;
 
-use crate::assessment::Snapshot;
+use crate::assessment::{Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::scoreboard::Summary;
 use crate::time::Timestamp;
 use crate::types::{Signal, Source, TargetState};
 
+/// Targets in a piece of the exposition.
+const BLOCK: usize = 256;
 /// Reasons published per target.
 const CONTRIBUTIONS: usize = 3;
 
@@ -47,7 +50,7 @@ pub struct Metrics {
     pub query_warnings: IntCounter,
     /// signal: the configured ones
     pub signal_series: IntGaugeVec,
-    /// phase: query, score, publish
+    /// phase: query, ingest, score, publish
     pub cycle_duration: HistogramVec,
     cycles: IntCounter,
     pub cycles_missed: IntCounter,
@@ -291,7 +294,7 @@ impl Metrics {
             model_reload: reload(r, "model", "model")?,
             registry,
         };
-        for phase in ["query", "score", "publish"] {
+        for phase in ["query", "ingest", "score", "publish"] {
             metrics.cycle_duration.with_label_values(&[phase]);
         }
         metrics.config_reload.succeeded(now);
@@ -315,33 +318,54 @@ impl Metrics {
             .set(t.as_secs_f64());
     }
 
-    /// The whole exposition.
+    /// The exposition, piece by piece: that of many targets is large, and the last pieces are written when the first are
+    /// on their way.
     pub fn render(
         &self,
-        snapshot: Option<&Snapshot>,
+        snapshot: Option<Arc<Snapshot>>,
         model: Option<&ModelCard>,
         format: Format,
-    ) -> String {
-        let mut out = Exposition {
-            openmetrics: format == Format::OpenMetrics,
-            base: String::new(),
-            text: String::with_capacity(16 * 1024),
-        };
-        if let Some(snapshot) = snapshot {
-            targets(&mut out, snapshot, model);
-        }
+    ) -> impl Iterator<Item = String> + Send + use<> {
+        let mut out = Exposition::new(format);
         let none = Summary::default();
-        scoreboard(&mut out, snapshot.map_or(&none, |s| &s.scoreboard));
+        let summary = snapshot.as_ref().map_or(&none, |s| &s.scoreboard);
+        scoreboard(&mut out, summary);
         if let Some(card) = model {
             served_model(&mut out, card);
         }
         for family in self.registry.gather() {
             out.registered(&family);
         }
-        if out.openmetrics {
-            out.text.push_str("# EOF\n");
+        if let Some(snapshot) = &snapshot {
+            out.family(
+                "forewarn_targets",
+                "gauge",
+                "Targets known; computed by the background cycle.",
+            );
+            out.sample("", &[], snapshot.assessments.len() as f64);
         }
-        out.text
+        let at_risk = model.map_or(0.4, |card| card.alert_threshold.min(0.4));
+        let families = snapshot.into_iter().flat_map(move |snapshot| {
+            let blocks = (0..snapshot.assessments.len()).step_by(BLOCK);
+            PER_TARGET.iter().flat_map(move |(name, help, write)| {
+                let snapshot = snapshot.clone();
+                let mut head = Exposition::new(format);
+                head.family(name, "gauge", help);
+                let (base, head) = (head.base, head.text);
+                let blocks = blocks.clone().map(move |from| {
+                    let mut out = Exposition::new(format);
+                    out.base.clone_from(&base);
+                    out.text.reserve(BLOCK * 128);
+                    for assessment in snapshot.assessments[from..].iter().take(BLOCK) {
+                        write(&mut out, assessment, at_risk);
+                    }
+                    out.text
+                });
+                std::iter::once(head).chain(blocks)
+            })
+        });
+        let end = (format == Format::OpenMetrics).then(|| "# EOF\n".to_owned());
+        std::iter::once(out.text).chain(families).chain(end)
     }
 }
 
@@ -404,72 +428,60 @@ fn reload(registry: &Registry, name: &str, what: &str) -> Result<Reload, prometh
     })
 }
 
-fn targets(out: &mut Exposition, snapshot: &Snapshot, model: Option<&ModelCard>) {
-    out.family(
-        "forewarn_targets",
-        "gauge",
-        "Targets known; computed by the background cycle.",
-    );
-    out.sample("", &[], snapshot.assessments.len() as f64);
+/// Writes a target's lines of the family begun last; targets below the probability are not at risk.
+type Write = fn(&mut Exposition, &Assessment, f64);
 
-    out.family(
+/// Families with a line for each target: name, help, lines.
+const PER_TARGET: [(&str, &str, Write); 3] = [
+    (
         "failure_probability",
-        "gauge",
         "Calibrated probability that an incident of this target starts within the horizon; computed by the background cycle, absent while forewarn_target_state says why.",
-    );
-    let mut labels: Vec<(&str, &str)> = Vec::new();
-    for assessment in &snapshot.assessments {
-        if let Some(risk) = &assessment.risk {
-            labels.clear();
-            labels.push(("target", assessment.target.as_str()));
-            labels.extend(
-                assessment
+        |out, assessment, _| {
+            if let Some(risk) = &assessment.risk {
+                let target = ("target", assessment.target.as_str());
+                let labels = assessment
                     .labels
                     .iter()
-                    .map(|(n, v)| (n.as_str(), v.as_str())),
-            );
-            out.sample("", &labels, risk.probability);
-        }
-    }
-
-    out.family(
+                    .map(|(n, v)| (n.as_str(), v.as_str()));
+                out.line("", std::iter::once(target).chain(labels), risk.probability);
+            }
+        },
+    ),
+    (
         "forewarn_target_state",
-        "gauge",
         "1 for the state that the target is in; computed by the background cycle.",
-    );
-    for assessment in &snapshot.assessments {
-        for state in TargetState::ALL {
-            let labels = [
-                ("target", assessment.target.as_str()),
-                ("state", state.name()),
-            ];
-            out.sample("", &labels, f64::from(u8::from(assessment.state == state)));
-        }
-    }
-
-    out.family(
+        |out, assessment, _| {
+            let mut before = format!("{}{{target=\"", out.base);
+            escape(&mut before, assessment.target.as_str(), true);
+            before.push_str("\",state=\"");
+            for state in TargetState::ALL {
+                let end = match assessment.state == state {
+                    true => "\"} 1\n",
+                    false => "\"} 0\n",
+                };
+                for part in [&before, state.name(), end] {
+                    out.text.push_str(part);
+                }
+            }
+        },
+    ),
+    (
         "forewarn_feature_contribution",
-        "gauge",
         "Log-odds that the strongest features add to the score of a target at risk; computed by the background cycle.",
-    );
-    let at_risk = model.map_or(0.4, |card| card.alert_threshold.min(0.4));
-    for assessment in &snapshot.assessments {
-        let Some(risk) = assessment
-            .risk
-            .as_ref()
-            .filter(|r| r.probability >= at_risk)
-        else {
-            continue;
-        };
-        for reason in risk.reasons.iter().take(CONTRIBUTIONS) {
-            let labels = [
-                ("target", assessment.target.as_str()),
-                ("feature", reason.feature.as_str()),
-            ];
-            out.sample("", &labels, reason.contribution);
-        }
-    }
-}
+        |out, assessment, at_risk| {
+            let risk = assessment.risk.as_ref();
+            if let Some(risk) = risk.filter(|risk| risk.probability >= at_risk) {
+                for reason in risk.reasons.iter().take(CONTRIBUTIONS) {
+                    let labels = [
+                        ("target", assessment.target.as_str()),
+                        ("feature", reason.feature.as_str()),
+                    ];
+                    out.sample("", &labels, reason.contribution);
+                }
+            }
+        },
+    ),
+];
 
 fn scoreboard(out: &mut Exposition, summary: &Summary) {
     out.family(
@@ -581,6 +593,14 @@ struct Exposition {
 }
 
 impl Exposition {
+    fn new(format: Format) -> Self {
+        Self {
+            openmetrics: format == Format::OpenMetrics,
+            base: String::new(),
+            text: String::new(),
+        }
+    }
+
     /// `name` is the name that Prometheus stores, so a counter's ends in `_total`.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let base = if kind == "counter" {
@@ -604,18 +624,29 @@ impl Exposition {
     }
 
     fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: f64) {
-        let _ = write!(self.text, "{}{suffix}", self.base);
-        for (i, (name, value)) in labels.iter().enumerate() {
-            let _ = write!(self.text, "{}{name}=\"", if i == 0 { '{' } else { ',' });
-            escape(&mut self.text, value, true);
-            self.text.push('"');
+        self.line(suffix, labels.iter().copied(), value);
+    }
+
+    fn line<'a>(
+        &mut self,
+        suffix: &str,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+        value: f64,
+    ) {
+        let text = &mut self.text;
+        text.push_str(&self.base);
+        text.push_str(suffix);
+        let mut before = "{";
+        for (name, value) in labels {
+            for part in [before, name, "=\""] {
+                text.push_str(part);
+            }
+            escape(text, value, true);
+            before = "\",";
         }
-        if !labels.is_empty() {
-            self.text.push('}');
-        }
-        self.text.push(' ');
-        push_number(&mut self.text, value);
-        self.text.push('\n');
+        text.push_str(if before == "{" { " " } else { "\"} " });
+        push_number(text, value);
+        text.push('\n');
     }
 
     /// `buckets` are upper bounds with cumulative counts.
@@ -681,22 +712,25 @@ fn push_number(out: &mut String, value: f64) {
 }
 
 fn escape(out: &mut String, text: &str, quotes: bool) {
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '"' if quotes => out.push_str("\\\""),
-            c => out.push(c),
-        }
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let escaped = match byte {
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'"' if quotes => "\\\"",
+            _ => continue,
+        };
+        out.push_str(&text[plain..at]);
+        out.push_str(escaped);
+        plain = at + 1;
     }
+    out.push_str(&text[plain..]);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
-    use crate::assessment::{Assessment, Reason, Risk};
+    use crate::assessment::{Live, Reason, Risk};
     use crate::model::Score;
     use crate::types::{RiskLevel, TargetId, Unit};
 
@@ -718,7 +752,8 @@ mod tests {
     fn assessment(target: &str, probability: Option<f64>) -> Assessment {
         Assessment {
             target: TargetId::new(target),
-            labels: vec![("job".into(), "app".into())],
+            labels: [("job".into(), "app".into())].into(),
+            live: Live::of_nothing(),
             state: probability.map_or(TargetState::Failing, |_| TargetState::Ok),
             risk: probability.map(|probability| Risk {
                 probability,
@@ -744,7 +779,6 @@ mod tests {
                 assessment("calm", Some(0.1)),
                 assessment("down", None),
             ],
-            windows: HashMap::new(),
             scoreboard: Summary {
                 right: 3,
                 precision: Some(0.75),
@@ -761,7 +795,8 @@ mod tests {
         let metrics = Metrics::new(&signals, Timestamp(0)).unwrap();
         metrics.predictions.with_label_values(&["api"]).inc();
         metrics.query_duration.observe(0.3);
-        metrics.render(Some(&snapshot()), Some(&card()), format)
+        let snapshot = Some(Arc::new(snapshot()));
+        metrics.render(snapshot, Some(&card()), format).collect()
     }
 
     #[test]

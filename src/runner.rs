@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -13,7 +14,6 @@ use crate::bundle::Bundle;
 use crate::cycle::{Fleet, Settings};
 use crate::evaluation::AlarmRule;
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
-use crate::history::History;
 use crate::prometheus::{Client, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::App;
@@ -23,11 +23,13 @@ use crate::training::Plan;
 use crate::types::TargetId;
 use crate::webhook::{self, OwnAlerts};
 
-/// Name of the scoreboard's state in the store.
-const SCOREBOARD: &str = "scoreboard";
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// Rules change rarely; own alerts are asked for again this often.
 const RULES_EVERY: Duration = Duration::from_secs(300);
+
+/// Samples of a signal that are fetched at once, as far as the number of targets is known, and steps at least.
+const STRETCH_SAMPLES: usize = 100_000;
+const STRETCH_STEPS: u32 = 5;
 
 pub struct Runner {
     app: Arc<App>,
@@ -35,13 +37,15 @@ pub struct Runner {
     fleet: Fleet,
     scoreboard: Scoreboard,
     /// Newest incident of each target, as the store has it or will have it.
-    recorded: HashMap<TargetId, IncidentRecord>,
+    recorded: HashMap<TargetId, IncidentRecord, RandomState>,
     /// What could not be stored yet.
     unwritten: (Vec<IncidentRecord>, Vec<AlarmRecord>),
     /// First grid point after a time that no cycle saw: what fails there may have begun before.
     seen_from: Timestamp,
     /// Grid point of the last cycle, whether or not Prometheus answered.
     attempted: Option<Timestamp>,
+    /// Whether the backfill is done.
+    is_live: bool,
     /// Whether the marks before a backfill are known.
     recalled: bool,
     rules_asked: Option<Instant>,
@@ -81,14 +85,11 @@ impl Runner {
                 serve: config.model.serve,
             },
         );
-        let mut recorded = HashMap::new();
+        let mut recorded = HashMap::default();
         if let Some(store) = &app.store {
-            let json = store.document(SCOREBOARD)?;
-            match json.map(|json| serde_json::from_str::<Scoreboard>(&json)) {
-                Some(Ok(stored)) => {
-                    scoreboard = stored;
-                    scoreboard.set_rule(rule, config.state.retention);
-                }
+            let stored = store.scoreboard()?;
+            match stored.map(|stored| Scoreboard::restore(&stored, rule, config.state.retention)) {
+                Some(Ok(restored)) => scoreboard = restored,
                 Some(Err(error)) => {
                     warn!("the stored scoreboard cannot be read and starts anew: {error}")
                 }
@@ -108,6 +109,7 @@ impl Runner {
             unwritten: Default::default(),
             seen_from: Timestamp(0),
             attempted: None,
+            is_live: false,
             recalled: false,
             rules_asked: None,
             pruned: None,
@@ -160,62 +162,23 @@ impl Runner {
             }
         }
 
-        let began = Instant::now();
         let oldest = t.minus(self.fleet.backfill()).floor(config.step);
         let due = self.fleet.newest().map(|newest| newest.plus(config.step));
         let start = due.map_or(oldest, |due| due.max(oldest)).min(t);
-        let own = app.own_alerts.load_full();
-        let Fetched {
-            mut history,
-            report,
-        } = fetch::fetch(
-            &self.client,
-            config,
-            &own,
-            Purpose::Serving,
-            (start, t, config.step),
-            |_, _| (),
-        )
-        .await;
-        phase(&app, "query", began);
-        self.log(&report);
-        for (signal, series) in &report.series {
-            app.metrics
-                .signal_series
-                .with_label_values(&[signal])
-                .set(*series as i64);
-        }
-        app.metrics.set_prometheus_up(report.answered());
-        if !report.answered() {
-            self.publish(t, false, self.fleet.stale());
-            return;
-        }
-        if let Some(store) = app.store.clone() {
-            match received(store, &app, start, t).await {
-                Ok(alerts) => {
-                    let is_known = |target: &TargetId| self.fleet.contains(target);
-                    webhook::mark_failing(&mut history, &alerts, config, &own, is_known);
-                }
-                Err(error) => warn!("cannot read the alerts received by webhook: {error}"),
-            }
-        }
-
         if due != Some(start) {
             self.seen_from = start;
             self.recalled = false;
+            self.is_live = false;
         }
-        let marks = match self.recalled {
-            true => None,
-            false => Some(self.marks(t, &own, &report).await),
+        let Some(report) = self.take_in(start, t).await else {
+            self.publish(t, false, self.fleet.stale());
+            return;
         };
+        if !self.recalled {
+            self.recall(t, &report).await;
+        }
         let began = Instant::now();
-        let assessments = tokio::task::block_in_place(|| {
-            self.fleet.ingest(&history);
-            if let Some(marks) = &marks {
-                self.fleet.recall(marks);
-            }
-            self.fleet.assess()
-        });
+        let assessments = tokio::task::block_in_place(|| self.fleet.assess());
         let scored = assessments.iter().filter(|a| a.risk.is_some()).count();
         app.metrics
             .predictions
@@ -228,28 +191,107 @@ impl Runner {
 
         let began = Instant::now();
         tokio::task::block_in_place(|| {
-            self.judge(t, &assessments, due.is_some());
+            self.judge(t, &assessments);
             self.publish(t, true, assessments);
         });
+        self.is_live = true;
         phase(&app, "publish", began);
         app.metrics.cycle_succeeded(t);
     }
 
+    /// Fetches the grid points `start..=t` and feeds them to the fleet, a stretch at a time: a backfill of many targets
+    /// is large. Gives the newest stretch's report; `None` if Prometheus stopped answering, and then the next cycle goes on
+    /// where this one stopped.
+    async fn take_in(&mut self, start: Timestamp, t: Timestamp) -> Option<FetchReport> {
+        let app = self.app.clone();
+        let (config, own) = (&app.config, app.own_alerts.load_full());
+        let mut from = start;
+        loop {
+            let until = self.stretch(from, config.step).min(t);
+            let began = Instant::now();
+            let span = (from, until, config.step);
+            let Fetched {
+                mut history,
+                report,
+            } = fetch::fetch(
+                &self.client,
+                config,
+                &own,
+                Purpose::Serving,
+                span,
+                |_, _| (),
+            )
+            .await;
+            phase(&app, "query", began);
+            app.metrics.set_prometheus_up(report.answered());
+            if until == t || !report.answered() {
+                self.log(&report);
+                for (signal, series) in &report.series {
+                    app.metrics
+                        .signal_series
+                        .with_label_values(&[signal])
+                        .set(*series as i64);
+                }
+            }
+            if !report.answered() {
+                return None;
+            }
+            if let Some(store) = app.store.clone() {
+                match received(store, &app, from, until).await {
+                    Ok(alerts) => {
+                        let is_known = |target: &TargetId| self.fleet.contains(target);
+                        webhook::mark_failing(&mut history, &alerts, config, &own, is_known);
+                    }
+                    Err(error) => warn!("cannot read the alerts received by webhook: {error}"),
+                }
+            }
+            let began = Instant::now();
+            tokio::task::block_in_place(|| self.fleet.ingest(&history));
+            phase(&app, "ingest", began);
+            if until == t {
+                return Some(report);
+            }
+            from = until.plus(config.step);
+        }
+    }
+
     /// The marks that the baselines need and the backfill does not bring. They are asked for again in the next cycle
     /// where a query failed that has just brought the `steps`: another try may help.
-    async fn marks(&mut self, t: Timestamp, own: &OwnAlerts, steps: &FetchReport) -> History {
-        let span = self.fleet.marks_before(t);
-        let (client, config) = (&self.client, &self.app.config);
-        let Fetched { history, report } =
-            fetch::fetch(client, config, own, Purpose::Baseline, span, |_, _| ()).await;
-        let fails_anyway = |key: &String| steps.failed.iter().any(|(failed, _)| failed == key);
-        self.recalled = report.failed.iter().all(|(key, _)| fails_anyway(key));
-        history
+    async fn recall(&mut self, t: Timestamp, steps: &FetchReport) {
+        let (app, own) = (self.app.clone(), self.app.own_alerts.load_full());
+        let (mut from, end, step) = self.fleet.marks_before(t);
+        self.recalled = true;
+        while from <= end {
+            let until = self.stretch(from, step).min(end);
+            let span = (from, until, step);
+            let Fetched { history, report } = fetch::fetch(
+                &self.client,
+                &app.config,
+                &own,
+                Purpose::Baseline,
+                span,
+                |_, _| (),
+            )
+            .await;
+            let fails_anyway = |key: &String| steps.failed.iter().any(|(failed, _)| failed == key);
+            self.recalled &= report.failed.iter().all(|(key, _)| fails_anyway(key));
+            tokio::task::block_in_place(|| self.fleet.recall(&history));
+            from = until.plus(step);
+        }
+    }
+
+    /// The end of a stretch of grid points to fetch at once.
+    fn stretch(&self, from: Timestamp, step: Duration) -> Timestamp {
+        let fit = match self.fleet.len() {
+            0 => 0,
+            targets => (STRETCH_SAMPLES / targets) as u32,
+        };
+        from.plus(step * (fit.max(STRETCH_STEPS) - 1))
     }
 
     /// Tells the scoreboard what happened and writes what it decided. Incidents that the backfill
-    /// finds are no news (`is_live` is false): they were counted when they began, or nobody looked.
-    fn judge(&mut self, t: Timestamp, assessments: &[Assessment], is_live: bool) {
+    /// finds are no news: they were counted when they began, or nobody looked.
+    fn judge(&mut self, t: Timestamp, assessments: &[Assessment]) {
         let (mut incidents, mut alarms) = std::mem::take(&mut self.unwritten);
         let mut events = Vec::new();
         for (assessment, observation) in assessments.iter().zip(self.fleet.observations()) {
@@ -277,7 +319,7 @@ impl Runner {
             if let Some(incident) = incident
                 && known.is_none_or(|k| (k.start, k.end) != (incident.start, incident.end))
             {
-                if is_live && known.is_none_or(|known| known.start != incident.start) {
+                if self.is_live && known.is_none_or(|known| known.start != incident.start) {
                     let source = incident.source.name();
                     self.app
                         .metrics
@@ -307,8 +349,8 @@ impl Runner {
         let Some(store) = &self.app.store else {
             return;
         };
-        let document = match serde_json::to_string(&self.scoreboard) {
-            Ok(document) => document,
+        let changes = match self.scoreboard.changes() {
+            Ok(changes) => changes,
             Err(error) => {
                 warn!("cannot write the scoreboard: {error}");
                 return;
@@ -318,15 +360,19 @@ impl Runner {
             .pruned
             .is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY);
         let write = || {
-            store.write_cycle(&incidents, &alarms, (SCOREBOARD, &document))?;
+            store.write_cycle(&incidents, &alarms, &changes)?;
             if prune {
                 store.prune(t)?;
             }
             Ok::<_, StateError>(())
         };
         match write() {
-            Ok(()) if prune => self.pruned = Some(Instant::now()),
-            Ok(()) => (),
+            Ok(()) => {
+                self.scoreboard.stored();
+                if prune {
+                    self.pruned = Some(Instant::now());
+                }
+            }
             Err(error) => {
                 warn!("incidents and alarms are not stored, the next cycle tries again: {error}");
                 self.unwritten = (incidents, alarms);
@@ -346,7 +392,6 @@ impl Runner {
             at: t,
             prometheus_up,
             assessments,
-            windows: self.fleet.windows(),
             scoreboard: self.scoreboard.summary(),
         })));
         self.app.cycled.store(true, Ordering::Relaxed);
@@ -401,10 +446,8 @@ fn record(
 ) {
     match event {
         Event::AlarmOpened { target, alarm } => {
-            let risk = assessments
-                .iter()
-                .find(|a| a.target == *target)
-                .and_then(|a| a.risk.as_ref());
+            let at = assessments.binary_search_by(|a| a.target.cmp(target));
+            let risk = at.ok().and_then(|at| assessments[at].risk.as_ref());
             info!(%target, probability = alarm.score, "alarm");
             alarms.push(AlarmRecord {
                 target: target.clone(),

@@ -3,9 +3,10 @@
 //! It cuts and judges alarms with the functions of [`crate::evaluation`], so that fed step by step it
 //! counts what a backtest of the same rows counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::alarms::{Alarm, AlarmCutter, AlarmRule, Outcome, foreseen, judge};
@@ -38,31 +39,79 @@ const LEAD_BOUNDS: [f64; 11] = [
     60.0, 120.0, 300.0, 600.0, 900.0, 1200.0, 1500.0, 1800.0, 3600.0, 7200.0, 14_400.0,
 ];
 
-/// Serialised as a whole; what is read back continues where it stopped.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Scoreboard {
     rule: AlarmRule,
+    books: Books,
+    /// Place = number of the target.
+    ledgers: Vec<Option<Ledger>>,
+    numbers: HashMap<TargetId, u32, RandomState>,
+    /// Numbers that are free again.
+    free: Vec<u32>,
+    /// Scores that wait for their outcome, by step, oldest first.
+    steps: VecDeque<Step>,
+    /// Numbers of targets that are gone and still stored.
+    gone: BTreeSet<u32>,
+}
+
+/// What is decided, for the whole fleet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Books {
+    rule: AlarmRule,
     retention: Duration,
-    targets: BTreeMap<String, Ledger>,
     totals: Counts,
     /// One per day with anything in it, oldest first, within the retention.
     days: VecDeque<Day>,
     lead_times: LeadTimes,
     /// Newest last.
     recent: VecDeque<RecentOutcome>,
+    #[serde(default)]
+    newest_ms: i64,
 }
 
 /// What is still undecided about one target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Ledger {
+    target: TargetId,
     first_ms: i64,
     newest_ms: Option<i64>,
-    newest_incident_ms: Option<i64>,
+    /// Starts, oldest first; the newest, and others as long as scores before them wait.
+    incidents_ms: VecDeque<i64>,
     cutter: AlarmCutter,
     /// Oldest first; kept until nothing can change or add to what they covered.
     alarms: VecDeque<Open>,
-    /// (unix milliseconds, score), oldest first.
-    scores: VecDeque<(i64, f32)>,
+    /// Whether anything but the time of the newest step is not stored yet.
+    #[serde(skip)]
+    is_changed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    at: Timestamp,
+    /// By number of the target; NaN where there is none or its outcome is known.
+    scores: Vec<f32>,
+    is_stored: bool,
+}
+
+/// What the store has of a scoreboard, as JSON but for the scores.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stored {
+    pub books: String,
+    /// By number of the target.
+    pub ledgers: BTreeMap<u32, String>,
+    /// By step, four bytes for each target in the order of the numbers.
+    pub scores: BTreeMap<Timestamp, Vec<u8>>,
+}
+
+/// What a store lacks of a scoreboard.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// To be written over what is there.
+    pub stored: Stored,
+    /// Ledgers to be deleted.
+    pub gone: BTreeSet<u32>,
+    /// Scores of earlier steps are to be deleted.
+    pub oldest: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -189,23 +238,126 @@ impl Scoreboard {
     pub fn new(rule: AlarmRule, retention: Duration) -> Self {
         Self {
             rule,
-            retention,
-            targets: BTreeMap::new(),
-            totals: Counts::default(),
-            days: VecDeque::new(),
-            lead_times: LeadTimes::default(),
-            recent: VecDeque::new(),
+            books: Books {
+                rule,
+                retention,
+                totals: Counts::default(),
+                days: VecDeque::new(),
+                lead_times: LeadTimes::default(),
+                recent: VecDeque::new(),
+                newest_ms: i64::MIN,
+            },
+            ledgers: Vec::new(),
+            numbers: HashMap::default(),
+            free: Vec::new(),
+            steps: VecDeque::new(),
+            gone: BTreeSet::new(),
         }
+    }
+
+    /// Continues what was stored, perhaps under another rule: see [`Scoreboard::set_rule`].
+    pub fn restore(
+        stored: &Stored,
+        rule: AlarmRule,
+        retention: Duration,
+    ) -> Result<Self, serde_json::Error> {
+        let books: Books = serde_json::from_str(&stored.books)?;
+        let mut board = Self::new(books.rule, retention);
+        for (number, json) in &stored.ledgers {
+            let mut ledger: Ledger = serde_json::from_str(json)?;
+            // It is stored when it changes, not at each step.
+            ledger.newest_ms = ledger.newest_ms.max(Some(books.newest_ms));
+            let target = ledger.target.clone();
+            let place = *number as usize;
+            board
+                .ledgers
+                .resize(board.ledgers.len().max(place + 1), None);
+            board.ledgers[place] = Some(ledger);
+            board.numbers.insert(target, *number);
+        }
+        board.free = (0..board.ledgers.len() as u32)
+            .filter(|number| board.ledgers[*number as usize].is_none())
+            .collect();
+        board.books = books;
+        for (&at, bytes) in &stored.scores {
+            let scores = bytes.chunks_exact(4);
+            let scores = scores.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let mut scores: Vec<f32> = scores.collect();
+            for (score, ledger) in scores.iter_mut().zip(&board.ledgers) {
+                let is_judged = ledger.as_ref().is_none_or(|ledger| {
+                    let starts = ledger.incidents_ms.iter();
+                    starts
+                        .into_iter()
+                        .any(|start| board.rule.is_positive(at, Timestamp(*start)))
+                });
+                if is_judged {
+                    *score = f32::NAN;
+                }
+            }
+            board.steps.push_back(Step {
+                at,
+                scores,
+                is_stored: true,
+            });
+        }
+        board.set_rule(rule, retention);
+        Ok(board)
     }
 
     /// Continues under another rule, as after a reload or a new model. Counts stay. If anything but the
     /// threshold differs, what is undecided was cut by another measure and is dropped.
     pub fn set_rule(&mut self, rule: AlarmRule, retention: Duration) {
         if self.rule.with_threshold(rule.threshold) != rule {
-            self.targets.clear();
+            self.gone
+                .extend(self.numbers.drain().map(|(_, number)| number));
+            self.ledgers.clear();
+            self.free.clear();
+            self.steps.clear();
         }
         self.rule = rule;
-        self.retention = retention;
+        self.books.rule = rule;
+        self.books.retention = retention;
+    }
+
+    /// What the store does not have yet.
+    pub fn changes(&self) -> Result<Changes, serde_json::Error> {
+        let mut stored = Stored {
+            books: serde_json::to_string(&self.books)?,
+            ..Stored::default()
+        };
+        for (number, ledger) in (0..).zip(&self.ledgers) {
+            if let Some(ledger) = ledger
+                && ledger.is_changed
+            {
+                stored
+                    .ledgers
+                    .insert(number, serde_json::to_string(ledger)?);
+            }
+        }
+        for step in self.steps.iter().filter(|step| !step.is_stored) {
+            let bytes = step.scores.iter().flat_map(|score| score.to_le_bytes());
+            stored.scores.insert(step.at, bytes.collect());
+        }
+        Ok(Changes {
+            stored,
+            gone: self.gone.clone(),
+            oldest: self
+                .steps
+                .front()
+                .map_or(Timestamp(i64::MAX), |step| step.at),
+        })
+    }
+
+    /// Says that all [`Scoreboard::changes`] are stored.
+    pub fn stored(&mut self) {
+        self.gone.clear();
+        for step in &mut self.steps {
+            step.is_stored = true;
+        }
+        for ledger in self.ledgers.iter_mut().flatten() {
+            // While a score is at the threshold, the time of the newest one counts.
+            ledger.is_changed = ledger.cutter.holds();
+        }
     }
 
     /// Takes one target's step: its probability (`None` while failing, recovering, excluded or abstaining)
@@ -219,80 +371,119 @@ impl Scoreboard {
         incident: Option<Timestamp>,
     ) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut ledger = self
-            .targets
-            .remove(target.as_str())
-            .unwrap_or_else(|| Ledger::new(t));
+        let number = self.number(t, target);
+        let keeps = self.keeps(t);
+        let Self {
+            rule,
+            books,
+            ledgers,
+            steps,
+            ..
+        } = self;
+        let place = number as usize;
+        let Some(ledger) = &mut ledgers[place] else {
+            return events;
+        };
+        let newest_incident = ledger.incidents_ms.back().copied();
         if let Some(start) =
-            incident.filter(|start| start.0 > ledger.newest_incident_ms.unwrap_or(ledger.first_ms))
+            incident.filter(|start| start.0 > newest_incident.unwrap_or(ledger.first_ms))
         {
-            ledger.newest_incident_ms = Some(start.0);
-            self.incident(t, target, &mut ledger, start, &mut events);
+            ledger.is_changed = true;
+            ledger.incidents_ms.push_back(start.0);
+            books.incident(rule, t, target, ledger, start, &mut events);
+            let waiting = steps
+                .iter_mut()
+                .filter(|step| rule.is_positive(step.at, start));
+            for score in waiting.filter_map(|step| step.scores.get_mut(place)) {
+                if !score.is_nan() {
+                    books.judge_score(t, *score, true);
+                    *score = f32::NAN;
+                }
+            }
         }
         if ledger.newest_ms.is_none_or(|newest| t.0 > newest) {
             ledger.newest_ms = Some(t.0);
+            books.newest_ms = books.newest_ms.max(t.0);
             // As recorded scores are, so that a backtest sees the same numbers.
             let score = probability.map(|p| p as f32).filter(|p| !p.is_nan());
             if let Some(score) = score {
-                self.day(t).counts.scored += 1;
-                self.totals.scored += 1;
-                if self.keeps(t) {
-                    ledger.scores.push_back((t.0, score));
+                books.day(t).counts.scored += 1;
+                books.totals.scored += 1;
+                if keeps {
+                    keep(steps, t, place, score);
                 }
             }
-            if let Some(alarm) = ledger.cutter.push(&self.rule, t, score.map(f64::from)) {
+            let held = ledger.cutter.holds();
+            if let Some(alarm) = ledger.cutter.push(rule, t, score.map(f64::from)) {
                 ledger.alarms.push_back(Open::new(alarm));
                 events.push(Event::AlarmOpened {
                     target: target.clone(),
                     alarm,
                 });
             }
+            ledger.is_changed |= held || ledger.cutter.holds();
         }
-        self.targets.insert(target.as_str().to_owned(), ledger);
         events
+    }
+
+    /// The number of a target, which gets one when it is new.
+    fn number(&mut self, t: Timestamp, target: &TargetId) -> u32 {
+        if let Some(number) = self.numbers.get(target) {
+            return *number;
+        }
+        let number = self.free.pop().unwrap_or(self.ledgers.len() as u32);
+        let place = number as usize;
+        self.ledgers.resize(self.ledgers.len().max(place + 1), None);
+        self.ledgers[place] = Some(Ledger::new(t, target));
+        self.numbers.insert(target.clone(), number);
+        self.gone.remove(&number);
+        number
     }
 
     /// Ends a step: closes what time has decided, forgets what is past and targets that are gone.
     pub fn tick(&mut self, t: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut targets = std::mem::take(&mut self.targets);
-        let rule = self.rule;
-        targets.retain(|name, ledger| {
-            while let Some(&(scored, score)) = ledger.scores.front()
-                && rule.row_known_at(Timestamp(scored)) <= t
-            {
-                ledger.scores.pop_front();
-                self.judge_score(t, score, false);
+        let Self { rule, books, .. } = self;
+        while let Some(step) = self
+            .steps
+            .pop_front_if(|step| rule.row_known_at(step.at) <= t)
+        {
+            for score in step.scores.into_iter().filter(|score| !score.is_nan()) {
+                books.judge_score(t, score, false);
             }
+        }
+        for (number, slot) in (0..).zip(&mut self.ledgers) {
+            let Some(ledger) = slot else { continue };
             while let Some(open) = ledger.alarms.front()
                 && rule.false_at(open.alarm().opened) <= t
             {
                 if open.outcome.is_none() {
-                    self.close(
-                        t,
-                        &TargetId::new(name.as_str()),
-                        open.alarm(),
-                        Outcome::False,
-                        None,
-                        &mut events,
-                    );
+                    let alarm = open.alarm();
+                    books.close(t, &ledger.target, alarm, Outcome::False, None, &mut events);
                 }
                 ledger.alarms.pop_front();
+                ledger.is_changed = true;
             }
-            rule.false_at(Timestamp(ledger.newest_ms.unwrap_or(ledger.first_ms))) > t
-        });
-        self.targets = targets;
-        let oldest = t.minus(self.retention).0.div_euclid(DAY_MS);
-        while self.days.front().is_some_and(|day| day.day < oldest) {
-            self.days.pop_front();
+            while ledger.incidents_ms.len() > 1
+                && rule.row_known_at(Timestamp(ledger.incidents_ms[0])) <= t
+            {
+                ledger.incidents_ms.pop_front();
+            }
+            if rule.false_at(Timestamp(ledger.newest_ms.unwrap_or(ledger.first_ms))) <= t {
+                self.numbers.remove(&ledger.target);
+                self.free.push(number);
+                self.gone.insert(number);
+                *slot = None;
+            }
         }
+        books.forget(t);
         events
     }
 
     pub fn summary(&self) -> Summary {
         let mut counts = Counts::default();
         let mut bins = [Bin::default(); BIN_BOUNDS.len() + 1];
-        for day in &self.days {
+        for day in &self.books.days {
             counts.add(&day.counts);
             for (sum, bin) in bins.iter_mut().zip(&day.bins) {
                 sum.add(bin);
@@ -300,21 +491,22 @@ impl Scoreboard {
         }
         let tally = counts.tally();
         let window = Rolling {
-            seconds: self.retention.as_secs_f64(),
+            seconds: self.books.retention.as_secs_f64(),
             counts,
             target_weeks: target_weeks(counts.scored, self.rule.step()),
             judged: bins.iter().map(|bin| bin.scores).sum(),
         };
         let mean = |sum: f64| (window.judged >= MIN_SCORES).then(|| sum / window.judged as f64);
         Summary {
-            right: self.totals.right,
-            early: self.totals.early,
-            r#false: self.totals.r#false,
-            missed: self.totals.missed,
-            foreseen: self.totals.foreseen,
+            right: self.books.totals.right,
+            early: self.books.totals.early,
+            r#false: self.books.totals.r#false,
+            missed: self.books.totals.missed,
+            foreseen: self.books.totals.foreseen,
             open: self
-                .targets
-                .values()
+                .ledgers
+                .iter()
+                .flatten()
                 .flat_map(|l| &l.alarms)
                 .filter(|open| open.outcome.is_none())
                 .count() as u64,
@@ -332,13 +524,27 @@ impl Scoreboard {
                     .sum(),
             ),
             window,
-            lead_time_histogram: self.lead_times.clone(),
-            recent: self.recent.iter().rev().cloned().collect(),
+            lead_time_histogram: self.books.lead_times.clone(),
+            recent: self.books.recent.iter().rev().cloned().collect(),
         }
     }
 
+    /// With a horizon beyond what is kept of the scores, only every n-th one waits for its outcome.
+    fn keeps(&self, t: Timestamp) -> bool {
+        let wait = self.rule.row_known_at(t).0 - t.0;
+        let stride = (wait as u64)
+            .div_ceil(SCORES_KEPT.as_millis() as u64)
+            .max(1);
+        t.0.div_euclid(millis(self.rule.step()).max(1))
+            .rem_euclid(stride as i64)
+            == 0
+    }
+}
+
+impl Books {
     fn incident(
         &mut self,
+        rule: &AlarmRule,
         t: Timestamp,
         target: &TargetId,
         ledger: &mut Ledger,
@@ -348,7 +554,7 @@ impl Scoreboard {
         let incident = [Incident { start, end: None }];
         for open in &mut ledger.alarms {
             let alarm = open.alarm();
-            let outcome = judge(&alarm, &incident, self.rule.horizon());
+            let outcome = judge(&alarm, &incident, rule.horizon());
             if open.outcome.is_none() && outcome != Outcome::False {
                 open.outcome = Some(outcome);
                 self.close(t, target, alarm, outcome, Some(start), events);
@@ -380,15 +586,6 @@ impl Scoreboard {
             });
         }
         self.count(t, &counted);
-
-        let from = start.minus(self.rule.horizon()).0;
-        ledger.scores.retain(|&(scored, score)| {
-            let positive = from <= scored && scored < start.0;
-            if positive {
-                self.judge_score(t, score, true);
-            }
-            !positive
-        });
     }
 
     fn close(
@@ -448,15 +645,11 @@ impl Scoreboard {
         &mut self.days[newest]
     }
 
-    /// With a horizon beyond what is kept of the scores, only every n-th one waits for its outcome.
-    fn keeps(&self, t: Timestamp) -> bool {
-        let wait = self.rule.row_known_at(t).0 - t.0;
-        let stride = (wait as u64)
-            .div_ceil(SCORES_KEPT.as_millis() as u64)
-            .max(1);
-        t.0.div_euclid(millis(self.rule.step()).max(1))
-            .rem_euclid(stride as i64)
-            == 0
+    fn forget(&mut self, t: Timestamp) {
+        let oldest = t.minus(self.retention).0.div_euclid(DAY_MS);
+        while self.days.front().is_some_and(|day| day.day < oldest) {
+            self.days.pop_front();
+        }
     }
 
     fn remember(&mut self, outcome: RecentOutcome) {
@@ -467,15 +660,34 @@ impl Scoreboard {
     }
 }
 
+/// Adds a score that waits for its outcome.
+fn keep(steps: &mut VecDeque<Step>, t: Timestamp, place: usize, score: f32) {
+    if steps.back().is_none_or(|newest| newest.at < t) {
+        steps.push_back(Step {
+            at: t,
+            scores: Vec::new(),
+            is_stored: false,
+        });
+    }
+    if let Some(step) = steps.iter_mut().rev().find(|step| step.at == t) {
+        if step.scores.len() <= place {
+            step.scores.resize(place + 1, f32::NAN);
+        }
+        step.scores[place] = score;
+        step.is_stored = false;
+    }
+}
+
 impl Ledger {
-    fn new(t: Timestamp) -> Self {
+    fn new(t: Timestamp, target: &TargetId) -> Self {
         Self {
+            target: target.clone(),
             first_ms: t.0,
             newest_ms: None,
-            newest_incident_ms: None,
+            incidents_ms: VecDeque::new(),
             cutter: AlarmCutter::default(),
             alarms: VecDeque::new(),
-            scores: VecDeque::new(),
+            is_changed: true,
         }
     }
 }
@@ -603,8 +815,17 @@ mod tests {
         )
     }
 
-    fn restarted(board: &Scoreboard) -> Scoreboard {
-        serde_json::from_str(&serde_json::to_string(board).unwrap()).unwrap()
+    /// As a store takes it.
+    fn store(stored: &mut Stored, board: &mut Scoreboard) {
+        let changes = board.changes().unwrap();
+        board.stored();
+        stored.books = changes.stored.books;
+        stored
+            .ledgers
+            .retain(|number, _| !changes.gone.contains(number));
+        stored.ledgers.extend(changes.stored.ledgers);
+        stored.scores.extend(changes.stored.scores);
+        stored.scores = stored.scores.split_off(&changes.oldest);
     }
 
     /// Feeds one target, one letter per minute: x above the threshold, . below, ? no score, ! a new incident.
@@ -751,7 +972,7 @@ mod tests {
             board.observe(at(minute), &target, Some(0.1), None);
             board.tick(at(minute));
         }
-        assert!(board.targets["a"].scores.len() <= 360);
+        assert!(board.steps.len() <= 360);
         assert!(board.summary().window.judged >= 700);
     }
 
@@ -788,7 +1009,7 @@ mod tests {
                 });
                 machines.push((FailureMachine::new(rules), Vec::new()));
             }
-            let mut leads = Vec::new();
+            let (mut leads, mut stored) = (Vec::new(), Stored::default());
             for minute in 0..2000 {
                 let t = at(minute);
                 let mut events = Vec::new();
@@ -813,8 +1034,12 @@ mod tests {
                     Event::IncidentForeseen { lead, target, start } => Some((target.clone(), *start, *lead)),
                     _ => None,
                 }));
+                // Now and then the disk is full.
+                if minute % 7 != 3 || minute == restart {
+                    store(&mut stored, &mut board);
+                }
                 if minute == restart {
-                    board = restarted(&board);
+                    board = Scoreboard::restore(&stored, rule, 90 * DAY).unwrap();
                 }
             }
             for (track, (machine, phases)) in tracks.iter_mut().zip(machines) {

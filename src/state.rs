@@ -14,17 +14,21 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use serde_json::Value;
 
+use crate::scoreboard::{Changes, Stored};
 use crate::time::{Timestamp, millis};
 use crate::types::{Source, TargetId};
 
 const DATABASE: &str = "forewarn.db";
+/// Name of the document with the scoreboard's books.
+const SCOREBOARD: &str = "scoreboard";
 const LOCK: &str = "forewarn.lock";
 /// "fwrn": tells our files from other programs' SQLite files.
 const APPLICATION_ID: i32 = 0x6677_726e;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Entry n leads from schema version n to n + 1. Never change one that was released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE alerts (
   fingerprint TEXT NOT NULL,
   starts_at INTEGER NOT NULL,
@@ -59,7 +63,15 @@ CREATE TABLE alarms (
 ) STRICT;
 CREATE INDEX alarms_by_opening ON alarms (opened);
 CREATE TABLE documents (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT;
-"];
+",
+    "
+CREATE TABLE ledgers (number INTEGER PRIMARY KEY, json TEXT NOT NULL) STRICT;
+CREATE TABLE scores (
+  at INTEGER PRIMARY KEY,
+  scores BLOB NOT NULL -- a little-endian f32 for each number of a ledger
+) STRICT;
+",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -410,30 +422,46 @@ impl Store {
         })
     }
 
-    pub fn put_document(&self, name: &str, json: &str) -> Result<(), StateError> {
-        self.write(|tx| put_document(tx, name, json))
-    }
-
-    pub fn document(&self, name: &str) -> Result<Option<String>, StateError> {
-        self.read(|connection| {
-            connection
-                .prepare_cached("SELECT json FROM documents WHERE name = ?1")?
-                .query_row([name], |row| row.get(0))
-                .optional()
-        })
-    }
-
-    /// Everything that one cycle learned, all or nothing; `document` is (name, JSON).
+    /// Everything that one cycle learned, all or nothing.
     pub fn write_cycle(
         &self,
         incidents: &[IncidentRecord],
         alarms: &[AlarmRecord],
-        document: (&str, &str),
+        scoreboard: &Changes,
     ) -> Result<(), StateError> {
         self.write(|tx| {
             incidents.iter().try_for_each(|i| put_incident(tx, i))?;
             alarms.iter().try_for_each(|a| put_alarm(tx, a))?;
-            put_document(tx, document.0, document.1)
+            put_scoreboard(tx, scoreboard)
+        })
+    }
+
+    /// The scoreboard as the last cycles left it.
+    pub fn scoreboard(&self) -> Result<Option<Stored>, StateError> {
+        self.read(|connection| {
+            let books = connection
+                .query_row(
+                    "SELECT json FROM documents WHERE name = ?1",
+                    [SCOREBOARD],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let Some(books) = books else {
+                return Ok(None);
+            };
+            let ledgers = connection
+                .prepare("SELECT number, json FROM ledgers")?
+                .query_map([], |row| row.try_into())?
+                .collect::<rusqlite::Result<_>>()?;
+            let scores = connection
+                .prepare("SELECT at, scores FROM scores")?
+                .query_map([], |row| Ok((Timestamp(row.get(0)?), row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(Some(Stored {
+                books,
+                ledgers,
+                scores,
+            }))
         })
     }
 
@@ -607,12 +635,30 @@ fn put_alarm(connection: &Connection, alarm: &AlarmRecord) -> rusqlite::Result<(
     Ok(())
 }
 
-fn put_document(connection: &Connection, name: &str, json: &str) -> rusqlite::Result<()> {
+fn put_scoreboard(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+    let Stored {
+        books,
+        ledgers,
+        scores,
+    } = &changes.stored;
     connection
-        .prepare_cached(
-            "INSERT INTO documents VALUES (?1, ?2) ON CONFLICT DO UPDATE SET json = excluded.json",
-        )?
-        .execute([name, json])?;
+        .prepare_cached("INSERT OR REPLACE INTO documents VALUES (?1, ?2)")?
+        .execute([SCOREBOARD, books])?;
+    let mut delete = connection.prepare_cached("DELETE FROM ledgers WHERE number = ?1")?;
+    for number in &changes.gone {
+        delete.execute([number])?;
+    }
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO ledgers VALUES (?1, ?2)")?;
+    for (number, json) in ledgers {
+        put.execute(params![number, json])?;
+    }
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO scores VALUES (?1, ?2)")?;
+    for (at, scores) in scores {
+        put.execute(params![at.0, scores])?;
+    }
+    connection
+        .prepare_cached("DELETE FROM scores WHERE at < ?1")?
+        .execute([changes.oldest.0])?;
     Ok(())
 }
 
@@ -843,6 +889,18 @@ mod tests {
         }
     }
 
+    fn nothing() -> Changes {
+        Changes {
+            stored: Stored::default(),
+            gone: BTreeSet::new(),
+            oldest: at(0),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_secs(second)
+    }
+
     #[test]
     fn everything_is_there_after_a_restart() {
         let dir = TempDir::new().unwrap();
@@ -850,7 +908,6 @@ mod tests {
         store
             .record_alerts(Timestamp(5), &[alert("a", 1, None)])
             .unwrap();
-        store.put_document("alone", "{}").unwrap();
         store.upsert_alarm(&alarm("other", 1)).unwrap();
         store
             .upsert_incident(&incident("other", 1, Some(2)))
@@ -863,9 +920,21 @@ mod tests {
             },
         ];
         let alarms = [alarm("db", 5), alarm("web/1", 7)];
-        store
-            .write_cycle(&incidents, &alarms, ("scoreboard", r#"{"right":1}"#))
-            .unwrap();
+        let mut changes = Changes {
+            stored: Stored {
+                books: "{}".into(),
+                ledgers: [(0, "a".into()), (1, "b".into())].into(),
+                scores: [(at(60), vec![1; 8]), (at(120), vec![2; 8])].into(),
+            },
+            gone: [3].into(),
+            oldest: at(60),
+        };
+        store.write_cycle(&[], &[], &changes).unwrap();
+        changes.stored.books = r#"{"right":1}"#.into();
+        changes.stored.ledgers = [(1, "c".into())].into();
+        changes.stored.scores = [(at(180), vec![3; 8])].into();
+        (changes.gone, changes.oldest) = ([0].into(), at(120));
+        store.write_cycle(&incidents, &alarms, &changes).unwrap();
         drop(store);
 
         for store in [Store::open_read_only(dir.path()).unwrap(), open(&dir)] {
@@ -877,12 +946,12 @@ mod tests {
                 incidents[1..]
             );
             assert_eq!(store.alarms(Timestamp(0), 1).unwrap(), alarms[1..]);
-            assert_eq!(
-                store.document("scoreboard").unwrap().as_deref(),
-                Some(r#"{"right":1}"#)
-            );
-            assert_eq!(store.document("alone").unwrap().as_deref(), Some("{}"));
-            assert_eq!(store.document("other").unwrap(), None);
+            let scoreboard = Stored {
+                books: r#"{"right":1}"#.into(),
+                ledgers: [(1, "c".into())].into(),
+                scores: [(at(120), vec![2; 8]), (at(180), vec![3; 8])].into(),
+            };
+            assert_eq!(store.scoreboard().unwrap(), Some(scoreboard));
             assert!(store.size() > 0);
         }
     }
@@ -940,7 +1009,7 @@ mod tests {
             .write_cycle(
                 &[incident("a", 0, Some(10)), incident("a", day, None)],
                 &[alarm("a", 0), alarm("a", day)],
-                ("scoreboard", "{}"),
+                &nothing(),
             )
             .unwrap();
         assert_eq!(store.prune(Timestamp(2 * day)).unwrap(), 3);
@@ -972,9 +1041,10 @@ mod tests {
         );
 
         let reader = Store::open_read_only(dir.path()).unwrap();
-        store.put_document("seen", "1").unwrap();
-        assert_eq!(reader.document("seen").unwrap().as_deref(), Some("1"));
-        let error = reader.put_document("seen", "2").unwrap_err();
+        assert_eq!(reader.scoreboard().unwrap(), None);
+        store.write_cycle(&[], &[], &nothing()).unwrap();
+        assert_eq!(reader.scoreboard().unwrap(), Some(Stored::default()));
+        let error = reader.write_cycle(&[], &[], &nothing()).unwrap_err();
         assert!(matches!(error, StateError::Unavailable { .. }), "{error}");
         drop(store);
         open(&dir);
@@ -1015,7 +1085,7 @@ mod tests {
             ("PRAGMA user_version = -1", "of another program"),
             (
                 "PRAGMA application_id = 1719104110; PRAGMA user_version = 99",
-                "schema version 99, this forewarn writes version 1; run the newer",
+                "schema version 99, this forewarn writes version 2; run the newer",
             ),
         ] {
             let dir = TempDir::new().unwrap();
@@ -1042,8 +1112,8 @@ mod tests {
             message.contains("schema version 0") && message.contains("start `forewarn serve` once"),
             "{message}"
         );
-        open(&dir).put_document("a", "1").unwrap();
-        assert_eq!(open(&dir).document("a").unwrap().as_deref(), Some("1"));
+        open(&dir).write_cycle(&[], &[], &nothing()).unwrap();
+        assert_eq!(open(&dir).scoreboard().unwrap(), Some(Stored::default()));
     }
 
     #[test]

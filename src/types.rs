@@ -1,5 +1,6 @@
 //! The nouns that every layer shares: targets, signals, units, incidents, risk levels, states.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,8 +9,21 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 
 /// Name of one monitored thing: the values of `targets.label` joined with `/`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct TargetId(Arc<str>);
+
+impl From<String> for TargetId {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<TargetId> for String {
+    fn from(target: TargetId) -> Self {
+        target.to_string()
+    }
+}
 
 impl TargetId {
     pub fn new(name: impl Into<Arc<str>>) -> Self {
@@ -20,6 +34,15 @@ impl TargetId {
         &self.0
     }
 }
+
+impl Borrow<str> for TargetId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `targets.extra_labels` with their values, in config order.
+pub type Labels = Arc<[(String, String)]>;
 
 impl fmt::Display for TargetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

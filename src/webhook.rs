@@ -1,6 +1,7 @@
 //! Alertmanager's webhook, version "4": what was delivered, stored before the
 //! answer, and which stored alerts mean that a target fails.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -264,22 +265,19 @@ pub fn alert_matches(
 }
 
 /// The target that an alert's labels name; `None` where a label of it is absent.
-pub fn target_of(
-    labels: &BTreeMap<String, String>,
+pub fn target_of<'a>(
+    label: impl Fn(&str) -> Option<&'a str>,
     targets: &TargetsConfig,
     target_labels: &BTreeMap<String, String>,
-) -> Option<TargetId> {
-    let values = targets
-        .label
-        .iter()
-        .map(|label| {
-            labels
-                .get(target_labels.get(label).unwrap_or(label))
-                .map(String::as_str)
-                .filter(|value| !value.is_empty())
-        })
-        .collect::<Option<Vec<_>>>()?;
-    Some(TargetId::new(values.join("/")))
+) -> Option<Cow<'a, str>> {
+    let value = |name: &String| {
+        label(target_labels.get(name).unwrap_or(name)).filter(|value| !value.is_empty())
+    };
+    if let [name] = &targets.label[..] {
+        return value(name).map(Cow::Borrowed);
+    }
+    let values: Option<Vec<&str>> = targets.label.iter().map(value).collect();
+    Some(Cow::Owned(values?.join("/")))
 }
 
 /// Marks what received alerts say of targets: of those in the history and those that `is_known`, because an
@@ -293,7 +291,7 @@ pub fn mark_failing(
 ) {
     let spells = failing_from_alerts(alerts, &config.failure, &config.targets, own);
     for ((target, name), spells) in &spells {
-        if is_known(target) || history.targets().contains_key(target) {
+        if is_known(target) || history.place(target.as_str()).is_some() {
             let mode = FailureMode::Alert(name.clone());
             history.mark_failing(Source::Webhook, mode, target, spells);
         }
@@ -318,8 +316,13 @@ fn failing_from_alerts(
                 .iter()
                 .any(|matchers| alert_matches(matchers, &alert.labels));
         if is_failure
-            && let Some(target) = target_of(&alert.labels, targets, &failure.target_labels)
+            && let Some(target) = target_of(
+                |name| alert.labels.get(name).map(String::as_str),
+                targets,
+                &failure.target_labels,
+            )
         {
+            let target = TargetId::new(target);
             let name = alert.labels.get("alertname").cloned().unwrap_or_default();
             spells.entry((target, name)).or_default().push(Incident {
                 start: alert.starts_at,
@@ -601,8 +604,9 @@ mod tests {
             ),
             (&["job", "pod"], &[], None),
         ] {
-            let found = target_of(&labels, &targets(label), &text_map(renamed));
-            assert_eq!(found, expected.map(TargetId::new), "{label:?}");
+            let value = |name: &str| labels.get(name).map(String::as_str);
+            let found = target_of(value, &targets(label), &text_map(renamed));
+            assert_eq!(found.as_deref(), expected, "{label:?}");
         }
     }
 

@@ -22,12 +22,9 @@ pub struct Window {
     lookback: usize,
     /// Grid index (unix milliseconds / step) of the newest slot.
     newest: Option<i64>,
-    /// Column-major: signal `s`, slot `g` at `s * lookback + g mod lookback`.
-    samples: Vec<f32>,
-    /// Samples of the slots that are multiples of [`MARK_EVERY`]; column-major in the same way.
-    marks: Vec<f32>,
-    /// Median of each signal's marks; NaN where there are fewer than [`MIN_MARKS`].
-    medians: Vec<f32>,
+    /// Of each signal in turn: the samples, slot `g` at `g mod lookback`; those of the slots that are multiples of
+    /// [`MARK_EVERY`] in the same way; the median of these marks, NaN where there are fewer than [`MIN_MARKS`].
+    columns: Box<[f32]>,
 }
 
 impl Window {
@@ -36,14 +33,23 @@ impl Window {
             step_ms: millis(step),
             lookback,
             newest: None,
-            samples: vec![f32::NAN; signals * lookback],
-            marks: vec![f32::NAN; signals * MARKS],
-            medians: vec![f32::NAN; signals],
+            columns: vec![f32::NAN; signals * (lookback + MARKS + 1)].into(),
         }
     }
 
     pub fn signals(&self) -> usize {
-        self.medians.len()
+        self.columns.len() / self.stride()
+    }
+
+    fn stride(&self) -> usize {
+        self.lookback + MARKS + 1
+    }
+
+    /// Samples, marks and their median.
+    fn column(&self, signal: usize) -> (&[f32], &[f32], f32) {
+        let column = &self.columns[signal * self.stride()..][..self.stride()];
+        let (samples, rest) = column.split_at(self.lookback);
+        (samples, &rest[..MARKS], rest[MARKS])
     }
 
     pub fn lookback(&self) -> usize {
@@ -61,10 +67,14 @@ impl Window {
         match self.newest {
             Some(newest) if slot <= newest => return,
             Some(newest) => {
-                clear(&mut self.samples, self.lookback, newest, slot);
                 let (before, now) = (mark(newest), mark(slot));
+                let (stride, lookback) = (self.stride(), self.lookback);
+                for column in self.columns.chunks_exact_mut(stride) {
+                    let (samples, marks) = column.split_at_mut(lookback);
+                    clear(samples, newest, slot);
+                    clear(&mut marks[..MARKS], before, now);
+                }
                 if before < now {
-                    clear(&mut self.marks, MARKS, before, now);
                     (0..self.signals()).for_each(|signal| self.find_median(signal));
                 }
             }
@@ -80,12 +90,13 @@ impl Window {
         if !value.is_finite() || slot > newest {
             return;
         }
+        let column = signal * self.stride();
         if newest - slot < self.lookback as i64 {
-            self.samples[signal * self.lookback + position(slot, self.lookback)] = value;
+            self.columns[column + position(slot, self.lookback)] = value;
         }
         let is_mark = slot.rem_euclid(MARK_EVERY as i64) == 0;
         if is_mark && mark(newest) - mark(slot) < MARKS as i64 {
-            self.marks[signal * MARKS + position(mark(slot), MARKS)] = value;
+            self.columns[column + self.lookback + position(mark(slot), MARKS)] = value;
             self.find_median(signal);
         }
     }
@@ -93,23 +104,24 @@ impl Window {
     fn find_median(&mut self, signal: usize) {
         let mut present = [0.0; MARKS];
         let mut count = 0;
-        for mark in &self.marks[signal * MARKS..][..MARKS] {
+        for mark in self.column(signal).1 {
             if !mark.is_nan() {
                 present[count] = *mark;
                 count += 1;
             }
         }
         let present = &mut present[..count];
-        self.medians[signal] = if count < MIN_MARKS {
+        let median = if count < MIN_MARKS {
             f32::NAN
         } else {
             *present.select_nth_unstable_by(count / 2, f32::total_cmp).1
         };
+        self.columns[(signal + 1) * self.stride() - 1] = median;
     }
 
     /// What is normal for a signal: the median of its marks.
     pub fn baseline(&self, signal: usize) -> Option<f32> {
-        let median = self.medians[signal];
+        let median = self.column(signal).2;
         (!median.is_nan()).then_some(median)
     }
 
@@ -120,7 +132,7 @@ impl Window {
             return None;
         }
         let slot = newest - lag as i64;
-        let value = self.samples[signal * self.lookback + position(slot, self.lookback)];
+        let value = self.column(signal).0[position(slot, self.lookback)];
         (!value.is_nan()).then_some(value)
     }
 
@@ -132,7 +144,7 @@ impl Window {
     /// The `steps` slots of a signal up to the one `lag` steps before the newest; the sum is within the lookback.
     pub fn earlier(&self, signal: usize, lag: usize, steps: usize) -> (&[f32], &[f32]) {
         let steps = steps.min(self.lookback);
-        let column = &self.samples[signal * self.lookback..(signal + 1) * self.lookback];
+        let column = self.column(signal).0;
         let newest = self.newest.unwrap_or(-1);
         let end = position(newest - lag as i64, self.lookback) + 1;
         if end >= steps {
@@ -144,8 +156,9 @@ impl Window {
 
     /// Share of slots, over all signals, that hold a sample.
     pub fn coverage(&self) -> f64 {
-        let present = self.samples.iter().filter(|v| !v.is_nan()).count();
-        present as f64 / self.samples.len().max(1) as f64
+        let samples = (0..self.signals()).flat_map(|signal| self.column(signal).0);
+        let present = samples.filter(|v| !v.is_nan()).count();
+        present as f64 / (self.signals() * self.lookback).max(1) as f64
     }
 
     /// Signals with a sample among the `steps` newest slots.
@@ -169,17 +182,14 @@ fn position(slot: i64, ring: usize) -> usize {
     slot.rem_euclid(ring as i64) as usize
 }
 
-/// Makes the slots after `before` up to `now` missing in every column of a ring.
-fn clear(columns: &mut [f32], ring: usize, before: i64, now: i64) {
-    if now - before >= ring as i64 {
-        columns.fill(f32::NAN);
+/// Makes the slots after `before` up to `now` missing in a ring.
+fn clear(ring: &mut [f32], before: i64, now: i64) {
+    if now - before >= ring.len() as i64 {
+        ring.fill(f32::NAN);
         return;
     }
     for slot in before + 1..=now {
-        let at = position(slot, ring);
-        for column in columns.chunks_exact_mut(ring) {
-            column[at] = f32::NAN;
-        }
+        ring[position(slot, ring.len())] = f32::NAN;
     }
 }
 

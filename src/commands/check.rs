@@ -146,7 +146,12 @@ fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
 fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<serde_json::Value> {
     let history = &fetched.history;
     let row = |name: String, column: &dyn Fn(&TargetHistory) -> &[f32]| {
-        let columns = || history.targets().values().map(column);
+        let columns = || {
+            history
+                .targets()
+                .into_iter()
+                .map(|(_, target)| column(target))
+        };
         let targets = columns().filter(|c| c.iter().any(|v| !v.is_nan())).count();
         let present: usize = columns().flatten().filter(|v| !v.is_nan()).count();
         let points = targets * history.steps();

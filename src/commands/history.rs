@@ -212,8 +212,8 @@ async fn check_size(
     let Some(signal) = config.signals.first() else {
         return Ok(());
     };
-    let newest = client.range(&signal.query, end, end, config.step).await;
-    let targets = newest.map_or(0, |answer| answer.series.len() as i64);
+    let newest = client.instant(&signal.query, end, config.step).await;
+    let targets = newest.map_or(0, |answer| answer.len() as i64);
     let points = targets * steps(config, start, end);
     if points > MAX_POINTS {
         bail!(

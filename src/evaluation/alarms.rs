@@ -48,6 +48,11 @@ impl AlarmRule {
         Timestamp(t.0 + self.horizon_ms + self.confirmation_ms)
     }
 
+    /// Whether an incident that starts then makes a row at `t` positive.
+    pub fn is_positive(&self, t: Timestamp, start: Timestamp) -> bool {
+        t < start && start.0 - self.horizon_ms <= t.0
+    }
+
     /// From here on an alarm opened at `t` that nothing followed is false.
     pub fn false_at(&self, opened: Timestamp) -> Timestamp {
         Timestamp(opened.0 + 2 * self.horizon_ms + self.confirmation_ms)
@@ -79,6 +84,11 @@ pub struct AlarmCutter {
 }
 
 impl AlarmCutter {
+    /// Whether the newest score is at or above the threshold.
+    pub fn holds(&self) -> bool {
+        self.since_ms.is_some()
+    }
+
     /// Takes the score of each step in order. A step without a score, and a hole in the times, end the
     /// condition, as an absent series ends that of an alert rule; they do not close an open alarm.
     pub fn push(&mut self, rule: &AlarmRule, t: Timestamp, score: Option<f64>) -> Option<Alarm> {

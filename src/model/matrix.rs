@@ -24,6 +24,13 @@ impl Matrix {
         &self.data[index * self.columns..][..self.columns]
     }
 
+    /// Adds a row of missing values.
+    pub fn push(&mut self) -> &mut [f32] {
+        let end = self.data.len();
+        self.data.resize(end + self.columns, f32::NAN);
+        &mut self.data[end..]
+    }
+
     /// These columns of all rows.
     pub fn select(&self, columns: &[usize]) -> Self {
         self.select_rows(0..self.rows(), columns)

@@ -81,6 +81,14 @@ impl Trees {
         root
     }
 
+    /// Gives back what room there is for more trees.
+    pub fn shrink(&mut self) {
+        self.nodes.shrink_to_fit();
+        for numbers in [&mut self.values, &mut self.covers, &mut self.gains] {
+            numbers.shrink_to_fit();
+        }
+    }
+
     fn push_leaf(&mut self) {
         self.nodes.push(Node::leaf(0.0));
         self.values.push(0.0);

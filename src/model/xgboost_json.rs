@@ -1,15 +1,17 @@
 //! Tree members as XGBoost's JSON model: what Python's xgboost loads and scores the same.
 
 use std::fmt;
+use std::str::FromStr;
 
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::logit;
 use super::tree::{MAX_COLUMNS, MAX_NODES, Split, Trees};
 
 /// Parent of a root.
-const NO_NODE: i64 = i32::MAX as i64;
+const NO_NODE: i32 = i32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Objective {
@@ -111,7 +113,7 @@ pub fn check_columns(
     }
 }
 
-/// What a model is, whatever its kind: read first, because other kinds have another form.
+/// What a model is, whatever its kind: other kinds have another form.
 #[derive(Deserialize)]
 struct Kind {
     learner: KindLearner,
@@ -191,9 +193,36 @@ struct LossParam {
     scale_pos_weight: String,
 }
 
+/// Parsed as a text at once: most of the time to load a model goes into its numbers.
+fn numbers<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?.get();
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let inner = inner.ok_or_else(|| D::Error::custom("expected an array of numbers"))?;
+    if inner.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let parsed = inner.split(',').map(|number| {
+        let number = number.trim();
+        number
+            .parse()
+            .map_err(|_| D::Error::custom(format!("{number} is not such a number")))
+    });
+    parsed.collect()
+}
+
+fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+    let parsed = numbers(deserializer)?;
+    match parsed.iter().find(|number: &&f32| !number.is_finite()) {
+        Some(_) => Err(D::Error::custom("number out of range")),
+        None => Ok(parsed),
+    }
+}
+
 #[derive(Default, Serialize, Deserialize)]
 struct Tree {
-    #[serde(default)]
+    #[serde(skip_deserializing)]
     base_weights: Vec<f32>,
     #[serde(default)]
     categories: Vec<i64>,
@@ -205,14 +234,21 @@ struct Tree {
     categories_sizes: Vec<i64>,
     default_left: Vec<Flag>,
     id: usize,
-    left_children: Vec<i64>,
+    #[serde(deserialize_with = "numbers")]
+    left_children: Vec<i32>,
+    #[serde(deserialize_with = "finite")]
     loss_changes: Vec<f32>,
-    parents: Vec<i64>,
-    right_children: Vec<i64>,
+    #[serde(skip_deserializing)]
+    parents: Vec<i32>,
+    #[serde(deserialize_with = "numbers")]
+    right_children: Vec<i32>,
+    #[serde(deserialize_with = "finite")]
     split_conditions: Vec<f32>,
-    split_indices: Vec<usize>,
-    #[serde(default)]
+    #[serde(deserialize_with = "numbers")]
+    split_indices: Vec<u32>,
+    #[serde(default, deserialize_with = "numbers")]
     split_type: Vec<u8>,
+    #[serde(deserialize_with = "finite")]
     sum_hessian: Vec<f32>,
     tree_param: TreeParam,
 }
@@ -318,7 +354,7 @@ fn to_tree(trees: &Trees, index: usize, columns: usize) -> Tree {
         parents: vec![NO_NODE; nodes.len()],
         right_children: vec![-1; nodes.len()],
         split_conditions: nodes.iter().map(|node| node.threshold).collect(),
-        split_indices: nodes.iter().map(|node| node.column()).collect(),
+        split_indices: nodes.iter().map(|node| node.column() as u32).collect(),
         split_type: vec![0; nodes.len()],
         sum_hessian: trees.covers[span.clone()].to_vec(),
         tree_param: TreeParam {
@@ -331,8 +367,8 @@ fn to_tree(trees: &Trees, index: usize, columns: usize) -> Tree {
     };
     for at in (0..nodes.len()).filter(|at| !nodes[*at].is_leaf()) {
         let left = trees.left(span.start + at) - span.start;
-        (tree.left_children[at], tree.right_children[at]) = (left as i64, left as i64 + 1);
-        (tree.parents[left], tree.parents[left + 1]) = (at as i64, at as i64);
+        (tree.left_children[at], tree.right_children[at]) = (left as i32, left as i32 + 1);
+        (tree.parents[left], tree.parents[left + 1]) = (at as i32, at as i32);
     }
     tree
 }
@@ -427,11 +463,17 @@ fn parse(file: &'static str, bytes: &[u8], objectives: &[&str]) -> Result<Learne
         reason: error.to_string(),
     };
     let unsupported = |reason: String| Err(LoadError::Unsupported { file, reason });
-    let kind: Kind = serde_json::from_slice(bytes).map_err(json)?;
-    let (objective, booster) = (
-        kind.learner.objective.name,
-        kind.learner.gradient_booster.name,
-    );
+    let parsed = serde_json::from_slice::<Document>(bytes);
+    let (objective, booster) = match &parsed {
+        Ok(Document { learner, .. }) => (
+            learner.objective.name.clone(),
+            learner.gradient_booster.name.clone(),
+        ),
+        Err(_) => {
+            let Kind { learner } = serde_json::from_slice(bytes).map_err(json)?;
+            (learner.objective.name, learner.gradient_booster.name)
+        }
+    };
     if !objectives.contains(&objective.as_str()) {
         return unsupported(format!(
             "its objective is {objective}, expected {}",
@@ -441,8 +483,7 @@ fn parse(file: &'static str, bytes: &[u8], objectives: &[&str]) -> Result<Learne
     if booster != "gbtree" {
         return unsupported(format!("its booster is {booster}, expected gbtree"));
     }
-    let document: Document = serde_json::from_slice(bytes).map_err(json)?;
-    Ok(document.learner)
+    Ok(parsed.map_err(json)?.learner)
 }
 
 /// `columns` says where each of the model's columns stands in the rows that are scored.
@@ -499,6 +540,7 @@ fn build(
             reason,
         })?;
     }
+    trees.shrink();
     Ok(TreeModel {
         objective,
         base_score,
@@ -549,7 +591,7 @@ fn from_tree(tree: &Tree, columns: &[usize], trees: &mut Trees) -> Result<(), St
                 tree.loss_changes[at]
             ));
         }
-        let child = |id: i64| usize::try_from(id).ok().filter(|id| *id < count);
+        let child = |id: i32| usize::try_from(id).ok().filter(|id| *id < count);
         match (tree.left_children[at], tree.right_children[at]) {
             (-1, -1) => trees.set_leaf(node, value, cover),
             (left, right) => {
@@ -558,7 +600,7 @@ fn from_tree(tree: &Tree, columns: &[usize], trees: &mut Trees) -> Result<(), St
                         "node {at} has children {left} and {right} of {count} nodes"
                     ));
                 };
-                let Some(&column) = columns.get(tree.split_indices[at]) else {
+                let Some(&column) = columns.get(tree.split_indices[at] as usize) else {
                     return Err(format!(
                         "node {at} splits on column {} of {}",
                         tree.split_indices[at],

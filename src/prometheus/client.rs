@@ -63,6 +63,7 @@ enum Call<'a> {
     Instant {
         query: &'a str,
         at: Timestamp,
+        step: Duration,
     },
     Range {
         query: &'a str,
@@ -132,9 +133,15 @@ impl Client {
         self
     }
 
-    /// The value of `query` at one instant.
-    pub async fn instant(&self, query: &str, at: Timestamp) -> Result<Answer, QueryError> {
-        self.samples(Call::Instant { query, at }).await
+    /// The value of `query` at one instant of a grid of `step`, as a range of that grid has it: Prometheus does not
+    /// read the step, VictoriaMetrics looks back by it.
+    pub async fn instant(
+        &self,
+        query: &str,
+        at: Timestamp,
+        step: Duration,
+    ) -> Result<Answer, QueryError> {
+        self.samples(Call::Instant { query, at, step }).await
     }
 
     /// The values of `query` at `start`, `start + step`, … up to `end`. The caller aligns `start`
@@ -160,16 +167,23 @@ impl Client {
                 })
             })
             .buffered(self.concurrency);
-        let mut whole = Answer::default();
+        let (mut answers, mut samples) = (Vec::new(), 0);
         while let Some(piece) = pieces.next().await {
-            whole.append(piece?);
-            let samples = whole.series.iter().map(|s| s.samples.len()).sum();
-            let bounds = self.limits.check_series(whole.series.len());
-            bounds
-                .and(self.limits.check_samples(samples))
-                .map_err(|error| QueryError::undecodable(&self.url, 200, error, &[]))?;
+            let piece = piece?;
+            samples += piece.samples.len();
+            self.within(self.limits.check_samples(samples))?;
+            answers.push(piece);
         }
+        if answers.len() == 1 {
+            return Ok(answers.remove(0));
+        }
+        let whole = Answer::join(answers);
+        self.within(self.limits.check_series(whole.len()))?;
         Ok(whole)
+    }
+
+    fn within(&self, bounds: Result<(), DecodeError>) -> Result<(), QueryError> {
+        bounds.map_err(|error| QueryError::undecodable(&self.url, 200, error, &[]))
     }
 
     pub async fn build_info(&self) -> Result<BuildInfo, QueryError> {
@@ -306,8 +320,9 @@ impl Client {
     async fn send(&self, call: Call<'_>) -> Result<Response, QueryError> {
         let timeout = millis(self.timeout);
         let sent = match call {
-            Call::Instant { query, at } => {
+            Call::Instant { query, at, step } => {
                 let request = self.api.query(query).query("time", at.as_secs_f64());
+                let request = request.query("step", step.as_secs_f64());
                 request.timeout(timeout).post_raw().await
             }
             Call::Range {
@@ -500,6 +515,7 @@ mod tests {
 
     const EMPTY: &str = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
     const NOW: Timestamp = Timestamp(1_795_353_564_943);
+    const STEP: Duration = Duration::from_secs(60);
 
     fn config(url: &str) -> PrometheusConfig {
         PrometheusConfig {
@@ -585,11 +601,11 @@ mod tests {
             let client = client(&server.uri()).with_observer(Arc::new(move |outcome| {
                 sink.lock().unwrap().push(outcome.result)
             }));
-            let found = match client.instant("up", NOW).await {
+            let found = match client.instant("up", NOW, STEP).await {
                 Ok(answer) => format!(
                     "{} series, {} samples, {} not finite, {} histograms, {} warnings, {} infos",
-                    answer.series.len(),
-                    answer.series.iter().map(|s| s.samples.len()).sum::<usize>(),
+                    answer.len(),
+                    answer.samples.len(),
                     answer.not_finite,
                     answer.histograms,
                     answer.warnings.len(),
@@ -612,7 +628,7 @@ mod tests {
                 true,
             )
             .await;
-            let error = client(&url).instant("up", NOW).await.unwrap_err();
+            let error = client(&url).instant("up", NOW, STEP).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
         }
     }
@@ -640,7 +656,7 @@ mod tests {
             ..config(&format!("{}/some/prefix/", server.uri()))
         })
         .unwrap();
-        client.instant("up{a=\"&=+ä\"}", NOW).await.unwrap();
+        client.instant("up{a=\"&=+ä\"}", NOW, STEP).await.unwrap();
         let request = &server.received_requests().await.unwrap()[0];
         assert!(!request.headers.contains_key("accept-encoding"));
         let form = form(request);
@@ -694,7 +710,7 @@ mod tests {
             let step = Duration::from_millis(step_ms as u64);
             let answer = client.range("up", start, end, step).await.unwrap();
             assert_eq!(answer.warnings, [""; 0]);
-            let times: Vec<_> = answer.series[0].samples.iter().map(|s| s.0.0).collect();
+            let times: Vec<_> = answer.samples.iter().map(|s| s.0.0).collect();
             let expected: Vec<_> = (0..points).map(|i| start.0 + i * step_ms).collect();
             assert_eq!(times, expected);
             let received = server.received_requests().await.unwrap();
@@ -735,7 +751,10 @@ mod tests {
             .respond_with(json(200, EMPTY))
             .mount(&server)
             .await;
-        client(&server.uri()).instant("up", NOW).await.unwrap();
+        client(&server.uri())
+            .instant("up", NOW, STEP)
+            .await
+            .unwrap();
         assert_eq!(server.received_requests().await.unwrap().len(), 3);
     }
 
@@ -790,7 +809,7 @@ mod tests {
             (json(500, "x".repeat(1 << 20)), "protocol", "xxx…", 1),
         ] {
             let server = serve(response).await;
-            let found = client(&server.uri()).instant("up", NOW).await;
+            let found = client(&server.uri()).instant("up", NOW, STEP).await;
             let (found, message) = match found {
                 Ok(_) => ("success", String::new()),
                 Err(error) => (error.kind(), error.to_string()),
@@ -830,7 +849,7 @@ mod tests {
         ] {
             let client = impatient(&raw_server(reply.clone().into_bytes(), close).await);
             let begun = Instant::now();
-            let error = client.instant("up", NOW).await.unwrap_err();
+            let error = client.instant("up", NOW, STEP).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{reply:?}: {error}");
             assert!(
                 begun.elapsed() < Duration::from_secs(5),
@@ -841,7 +860,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = client(&url).instant("up", NOW).await.unwrap_err();
+        let error = client(&url).instant("up", NOW, STEP).await.unwrap_err();
         assert_eq!(error.kind(), "unreachable");
         assert!(error.to_string().contains("Connection refused"), "{error}");
     }
@@ -854,9 +873,9 @@ mod tests {
         let body = EMPTY.replace("[]", &format!("[{}]", labels.join(",")));
         let server = serve(json(200, body)).await;
         let mut client = client(&server.uri());
-        assert_eq!(client.instant("up", NOW).await.unwrap().series.len(), 30);
+        assert_eq!(client.instant("up", NOW, STEP).await.unwrap().len(), 30);
         client.limits.series = 29;
-        let error = client.instant("up", NOW).await.unwrap_err();
+        let error = client.instant("up", NOW, STEP).await.unwrap_err();
         assert_eq!(
             error,
             QueryError::TooLarge {
@@ -865,7 +884,7 @@ mod tests {
             }
         );
         client.limits.bytes = 1000;
-        let error = client.instant("up", NOW).await.unwrap_err();
+        let error = client.instant("up", NOW, STEP).await.unwrap_err();
         assert_eq!(
             error,
             QueryError::TooLarge {

@@ -2,13 +2,14 @@
 //! [`Tokenizer`] checks the JSON grammar over bytes cut anywhere; [`Content`] gives the tokens meaning.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::mem;
 
 use thiserror::Error;
 
 use crate::time::Timestamp;
 
-use super::{Answer, Series, disorder_warning, format_labels};
+use super::{Answer, disorder_warning, format_labels};
 
 /// Bounds of one answer; a server that exceeds one is refused, not trusted.
 #[derive(Clone, Copy, Debug)]
@@ -100,11 +101,10 @@ impl Decoder {
                 key: Key::Other,
                 label: String::new(),
                 label_bytes: 0,
-                series: Series::default(),
+                series: 0,
                 point: Point::default(),
                 scalar_time: None,
                 scalar_value: None,
-                samples: 0,
                 disordered: 0,
                 partial: false,
                 has_result: false,
@@ -440,12 +440,12 @@ struct Content {
     key: Key,
     label: String,
     label_bytes: u64,
-    series: Series,
+    /// Those without samples too.
+    series: usize,
     point: Point,
     scalar_time: Option<f64>,
     /// Of a scalar or a string; read when `resultType` is known.
     scalar_value: Option<String>,
-    samples: usize,
     disordered: u64,
     partial: bool,
     has_result: bool,
@@ -469,7 +469,10 @@ impl Content {
                     self.closed(place)?;
                 }
             }
-            (Token::Key(name), Some(Place::Metric)) => self.label = name.into_owned(),
+            (Token::Key(name), Some(Place::Metric)) => {
+                self.label.clear();
+                self.label.push_str(&name);
+            }
             (Token::Key(name), Some(place)) => self.key = Key::of(place, &name),
             (token, Some(place)) => self.scalar(token, place)?,
             (_, None) => return invalid("the answer is not a JSON object"),
@@ -488,7 +491,6 @@ impl Content {
         Ok(match (place, self.key, shape) {
             (Place::Skip, ..) => Place::Skip,
             (Place::Result, _, Object) => {
-                self.series = Series::default();
                 self.label_bytes = 0;
                 Place::Series
             }
@@ -524,14 +526,17 @@ impl Content {
                 self.push_sample()
             }
             Place::Series => {
-                let mut series = mem::take(&mut self.series);
-                series.labels.sort();
-                if series.labels.windows(2).any(|w| w[0].0 == w[1].0) {
-                    let labels = format_labels(&series.labels);
+                let series = self.answer.open();
+                let names = || series.labels().map(|(name, _)| name);
+                if !names().is_sorted_by(|a, b| a < b)
+                    && names().collect::<BTreeSet<_>>().len() < names().count()
+                {
+                    let labels = format_labels(series.labels());
                     return invalid(format!("a label name occurs twice in {labels}"));
                 }
-                self.answer.series.push(series);
-                self.limits.check_series(self.answer.series.len())
+                self.answer.close();
+                self.series += 1;
+                self.limits.check_series(self.series)
             }
             _ => Ok(()),
         }
@@ -561,8 +566,7 @@ impl Content {
                     self.label_bytes,
                     self.limits.label_bytes,
                 )?;
-                let name = mem::take(&mut self.label);
-                self.series.labels.push((name, value.into_owned()));
+                self.answer.push_label(&self.label, &value);
             }
             (Place::Warnings, _, Token::Text(text)) => note(&mut self.answer.warnings, &text),
             (Place::Infos, _, Token::Text(text)) => note(&mut self.answer.infos, &text),
@@ -587,16 +591,16 @@ impl Content {
             return invalid(format!("{} is not a time in unix seconds", self.point.time));
         }
         let time = Timestamp::from_secs_f64(self.point.time);
-        let samples = &mut self.series.samples;
+        let answer = &mut self.answer;
+        let before = answer.open().samples.last();
         if !self.point.value.is_finite() {
-            self.answer.not_finite += 1;
-        } else if samples.last().is_some_and(|last| time <= last.0) {
+            answer.not_finite += 1;
+        } else if before.is_some_and(|before| time <= before.0) {
             self.disordered += 1;
         } else {
-            samples.push((time, self.point.value));
-            self.samples += 1;
+            answer.samples.push((time, self.point.value));
         }
-        self.limits.check_samples(self.samples)
+        self.limits.check_samples(self.answer.samples.len())
     }
 
     fn finish(mut self) -> Decoded<Answer> {
@@ -608,7 +612,7 @@ impl Content {
         if !self.has_result {
             return invalid("the answer has no data.result");
         }
-        let series = self.answer.series.len();
+        let series = self.series;
         match (
             self.result_type.as_str(),
             self.scalar_time,
@@ -619,7 +623,7 @@ impl Content {
                 self.point.time = time;
                 self.point.value = parse_value(&value)?;
                 self.push_sample()?;
-                self.answer.series.push(mem::take(&mut self.series));
+                self.answer.close();
             }
             ("string", Some(_), Some(_)) => {
                 return Err(DecodeError::Samples(
@@ -631,16 +635,6 @@ impl Content {
             }
         }
         let answer = &mut self.answer;
-        answer.series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        if let Some(w) = answer
-            .series
-            .windows(2)
-            .find(|w| w[0].labels == w[1].labels)
-        {
-            let labels = format_labels(&w[0].labels);
-            return invalid(format!("the series {labels} occurs twice"));
-        }
-        answer.series.retain(|series| !series.samples.is_empty());
         if self.partial {
             answer
                 .warnings
@@ -685,7 +679,7 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
     use std::fs;
     use std::path::Path;
 
@@ -755,12 +749,13 @@ mod tests {
             r#"[{"metric":{"a":"1","b":"2"},"values":[[1.5,"2"],[2.5,"-3e2"]]}]"#,
         );
         let mut expected = answer(&plain);
+        let series = expected.series().next().unwrap();
         assert_eq!(
-            expected.series,
-            [Series {
-                labels: vec![("a".into(), "1".into()), ("b".into(), "2".into())],
-                samples: vec![(Timestamp(1500), 2.0), (Timestamp(2500), -300.0)],
-            }]
+            (series.labels().collect(), series.samples),
+            (
+                vec![("a", "1"), ("b", "2")],
+                &[(Timestamp(1500), 2.0), (Timestamp(2500), -300.0)][..]
+            )
         );
         expected.warnings = vec!["w".into()];
         expected.infos = vec!["i".into()];
@@ -776,12 +771,7 @@ mod tests {
     fn values_of_every_kind() {
         let samples = |body: &str| {
             let answer = answer(body);
-            let samples: Vec<_> = answer
-                .series
-                .iter()
-                .flat_map(|s| &s.samples)
-                .copied()
-                .collect();
+            let samples: Vec<_> = answer.series().flat_map(|s| s.samples.to_vec()).collect();
             (samples, answer.not_finite, answer.histograms)
         };
         let none = vec![];
@@ -813,7 +803,7 @@ mod tests {
         let disordered = r#"[{"metric":{},"values":[[2,"1"],[2,"2"],[1,"3"],[3,"4"]]}]"#;
         let answer = answer(&success("matrix", disordered));
         assert_eq!(
-            answer.series[0].samples,
+            answer.samples,
             [(Timestamp(2000), 1.0), (Timestamp(3000), 4.0)]
         );
         assert_eq!(
@@ -832,7 +822,16 @@ mod tests {
             body.extend_from_slice(br#""},"value":[1,"1"]}]}}"#);
             let bytewise = decode(body.chunks(1), Limits::default());
             assert_eq!(decode([&body[..]], Limits::default()), bytewise);
-            bytewise.map(|answer| answer.unwrap().series.remove(0).labels.remove(0).1)
+            bytewise.map(|answer| {
+                answer
+                    .unwrap()
+                    .series()
+                    .next()
+                    .unwrap()
+                    .label("a")
+                    .unwrap()
+                    .to_owned()
+            })
         };
         assert_eq!(
             label(br#"C:\\dir \"x\"\n\u00e4\ud83d\ude00\/"#).unwrap(),
@@ -871,10 +870,6 @@ mod tests {
             (
                 series(r#"[{"metric":{"a":"1","a":"2"}}]"#),
                 "label name occurs twice",
-            ),
-            (
-                series(r#"[{"metric":{"a":"1"}},{"metric":{"a":"1"}}]"#),
-                "the series {a=\"1\"} occurs twice",
             ),
             (series(r#"[{"metric":[]}]"#), "field of a series"),
             (series(r#"[{"value":[1]}]"#), "a sample is not"),
@@ -1017,17 +1012,15 @@ mod tests {
                 serde_json::json!({"metric": labels, "values": values})
             }).collect();
             let found = answer(&success("matrix", &serde_json::to_string(&result).unwrap()));
-            let expected: Vec<_> = series.into_iter().map(|(labels, samples)| Series {
-                labels: labels.into_iter().collect(),
-                samples: samples
-                    .into_iter()
-                    .filter(|(_, v)| v.is_finite())
-                    .map(|(t, v)| (Timestamp(t), v))
-                    .collect(),
-            }).filter(|s| !s.samples.is_empty()).collect();
-            let mut expected = expected;
-            expected.sort_by(|a, b| a.labels.cmp(&b.labels));
-            prop_assert_eq!(found.series, expected);
+            let found: Vec<(BTreeMap<_, _>, _)> = found.series().map(|series| {
+                let labels = series.labels().map(|(name, value)| (name.to_owned(), value.to_owned()));
+                (labels.collect(), series.samples.to_vec())
+            }).collect();
+            let expected: Vec<_> = series.into_iter().map(|(labels, samples)| {
+                let finite = samples.into_iter().filter(|(_, v)| v.is_finite());
+                (labels, finite.map(|(t, v)| (Timestamp(t), v)).collect::<Vec<_>>())
+            }).filter(|(_, samples)| !samples.is_empty()).collect();
+            prop_assert_eq!(found, expected);
         }
     }
 }

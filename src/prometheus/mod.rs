@@ -11,25 +11,41 @@ pub use error::{ClientError, QueryError};
 pub use rules::{AlertingRule, BuildInfo};
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use crate::time::Timestamp;
 
-/// Sorted by name, with `__name__` if the series has one.
-pub type Labels = Vec<(String, String)>;
-
 /// One series of an answer: at least one sample, all finite, timestamps increasing.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Series {
-    pub labels: Labels,
-    pub samples: Vec<(Timestamp, f64)>,
+#[derive(Clone, Copy)]
+pub struct Series<'a> {
+    answer: &'a Answer,
+    /// Places of its labels in the answer.
+    first: usize,
+    end: usize,
+    pub samples: &'a [(Timestamp, f64)],
 }
 
-/// What a query returned. A scalar is one series without labels.
-#[derive(Clone, Debug, Default, PartialEq)]
+impl<'a> Series<'a> {
+    /// Names and values, sorted by name, with `__name__` if the series has one.
+    pub fn labels(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        (self.first..self.end).map(move |place| self.answer.label(place))
+    }
+
+    pub fn label(self, name: &str) -> Option<&'a str> {
+        let mut labels = self.labels();
+        labels.find(|label| label.0 == name).map(|label| label.1)
+    }
+}
+
+/// What a query returned: series in the order of the answer. A scalar is one series without labels.
+#[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// Sorted by labels, each label set once.
-    pub series: Vec<Series>,
+    series: Vec<Ends>,
+    /// Each name of a label once; of many series they are the same few.
+    names: Vec<String>,
+    labels: Vec<Label>,
+    /// Values of all labels.
+    text: String,
+    samples: Vec<(Timestamp, f64)>,
     /// The server's own warnings; also partial answers and samples dropped because their
     /// timestamps do not increase.
     pub warnings: Vec<String>,
@@ -40,42 +56,170 @@ pub struct Answer {
     pub histograms: u64,
 }
 
+/// Where the labels and samples of a series end; they begin where those of the one before end.
+/// [`decode::Limits`] keeps all such places within 32 bits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    labels: u32,
+    samples: u32,
+}
+
+/// The place of its name, and where its value ends in the text.
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    name: u32,
+    end: u32,
+}
+
+impl PartialEq for Series<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.labels().eq(other.labels()) && self.samples == other.samples
+    }
+}
+
+impl PartialEq for Answer {
+    fn eq(&self, other: &Self) -> bool {
+        self.series().eq(other.series())
+            && (&self.warnings, &self.infos) == (&other.warnings, &other.infos)
+            && (self.not_finite, self.histograms) == (other.not_finite, other.histograms)
+    }
+}
+
 impl Answer {
-    /// Adds the answer for the time range that follows this one's.
-    fn append(&mut self, later: Answer) {
-        let mut disordered = 0;
-        let mut merged: BTreeMap<Labels, Vec<(Timestamp, f64)>> = self
-            .series
-            .drain(..)
-            .map(|s| (s.labels, s.samples))
-            .collect();
-        for series in later.series {
-            let samples = merged.entry(series.labels).or_default();
-            if samples.is_empty() {
-                *samples = series.samples;
-                continue;
-            }
-            for sample in series.samples {
-                if samples.last().is_some_and(|last| sample.0 <= last.0) {
-                    disordered += 1;
-                } else {
-                    samples.push(sample);
-                }
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    pub fn series(&self) -> impl Iterator<Item = Series<'_>> {
+        let mut start = Ends::default();
+        self.series.iter().map(move |end| {
+            let start = std::mem::replace(&mut start, *end);
+            self.between(start, *end)
+        })
+    }
+
+    fn between(&self, start: Ends, end: Ends) -> Series<'_> {
+        Series {
+            answer: self,
+            first: start.labels as usize,
+            end: end.labels as usize,
+            samples: &self.samples[start.samples as usize..end.samples as usize],
+        }
+    }
+
+    fn label(&self, place: usize) -> (&str, &str) {
+        let Label { name, end } = self.labels[place];
+        let start = place
+            .checked_sub(1)
+            .map_or(0, |before| self.labels[before].end);
+        (
+            &self.names[name as usize],
+            &self.text[start as usize..end as usize],
+        )
+    }
+
+    /// Adds a label to the series that [`Answer::close`] will end.
+    fn push_label(&mut self, name: &str, value: &str) {
+        let known = self.names.iter().position(|known| known == name);
+        let name = known.unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
+        self.text.push_str(value);
+        self.labels.push(Label {
+            name: name as u32,
+            end: self.text.len() as u32,
+        });
+    }
+
+    /// Where the series begins that is not closed.
+    fn start(&self) -> Ends {
+        self.series.last().copied().unwrap_or_default()
+    }
+
+    /// The series of the labels and samples that were pushed since the last one.
+    fn open(&self) -> Series<'_> {
+        let end = Ends {
+            labels: self.labels.len() as u32,
+            samples: self.samples.len() as u32,
+        };
+        self.between(self.start(), end)
+    }
+
+    /// Ends a series; one without samples is dropped.
+    fn close(&mut self) {
+        if self.open().samples.is_empty() {
+            self.drop_labels();
+            return;
+        }
+        let open = self.open();
+        if !open.labels().is_sorted_by_key(|label| label.0) {
+            let labels = open
+                .labels()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let mut labels: Vec<_> = labels.collect();
+            labels.sort();
+            self.drop_labels();
+            for (name, value) in labels {
+                self.push_label(&name, &value);
             }
         }
-        self.series = merged
-            .into_iter()
-            .map(|(labels, samples)| Series { labels, samples })
-            .collect();
-        self.infos.extend(later.infos);
-        self.warnings.extend(later.warnings);
-        self.warnings.extend(disorder_warning(disordered));
-        for notes in [&mut self.warnings, &mut self.infos] {
+        self.series.push(Ends {
+            labels: self.labels.len() as u32,
+            samples: self.samples.len() as u32,
+        });
+    }
+
+    /// Takes back the labels of the series that is not closed.
+    fn drop_labels(&mut self) {
+        let first = self.start().labels as usize;
+        let end = first
+            .checked_sub(1)
+            .map_or(0, |before| self.labels[before].end);
+        self.labels.truncate(first);
+        self.text.truncate(end as usize);
+    }
+
+    /// Puts answers for time ranges that follow one another together; sorted by labels.
+    fn join(pieces: Vec<Answer>) -> Answer {
+        let mut whole = Answer::default();
+        let mut runs: BTreeMap<Vec<_>, Vec<_>> = BTreeMap::new();
+        for piece in &pieces {
+            for series in piece.series() {
+                runs.entry(series.labels().collect())
+                    .or_default()
+                    .push(series.samples);
+            }
+            whole.infos.extend_from_slice(&piece.infos);
+            whole.warnings.extend_from_slice(&piece.warnings);
+            whole.not_finite += piece.not_finite;
+            whole.histograms += piece.histograms;
+        }
+        let mut disordered = 0;
+        for (labels, runs) in runs {
+            for (name, value) in labels {
+                whole.push_label(name, value);
+            }
+            for &sample in runs.into_iter().flatten() {
+                let before = whole.open().samples.last();
+                if before.is_some_and(|before| sample.0 <= before.0) {
+                    disordered += 1;
+                } else {
+                    whole.samples.push(sample);
+                }
+            }
+            whole.close();
+        }
+        whole.warnings.extend(disorder_warning(disordered));
+        for notes in [&mut whole.warnings, &mut whole.infos] {
             notes.sort();
             notes.dedup();
         }
-        self.not_finite += later.not_finite;
-        self.histograms += later.histograms;
+        whole
     }
 }
 
@@ -85,51 +229,63 @@ fn disorder_warning(dropped: u64) -> Option<String> {
 }
 
 /// `{job="node",instance="a:9100"}`
-fn format_labels(labels: &Labels) -> String {
-    let mut text = String::from("{");
-    for (name, value) in labels {
-        let comma = if text.len() > 1 { "," } else { "" };
-        let _ = write!(text, "{comma}{name}={value:?}");
-    }
-    text.push('}');
-    text
+fn format_labels<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let labels: Vec<String> = labels
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
+    format!("{{{}}}", labels.join(","))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn series(name: &str, samples: &[(i64, f64)]) -> Series {
-        Series {
-            labels: vec![("instance".into(), name.into())],
-            samples: samples.iter().map(|&(t, v)| (Timestamp(t), v)).collect(),
+    /// Samples of each series, all with one label of this name.
+    fn answer(series: &[(&str, &[(i64, f64)])]) -> Answer {
+        let mut answer = Answer::default();
+        for (name, samples) in series {
+            answer.push_label("instance", name);
+            let samples = samples.iter().map(|&(t, v)| (Timestamp(t), v));
+            answer.samples.extend(samples);
+            answer.close();
         }
+        answer
     }
 
     #[test]
-    fn later_answers_continue_the_same_series() {
-        let mut answer = Answer {
-            series: vec![series("a", &[(1, 1.0), (2, 2.0)]), series("c", &[(1, 3.0)])],
-            warnings: vec!["w".into()],
-            not_finite: 1,
-            ..Answer::default()
-        };
-        answer.append(Answer {
-            series: vec![series("a", &[(2, 9.0), (3, 3.0)]), series("b", &[(3, 4.0)])],
-            warnings: vec!["w".into()],
-            histograms: 2,
-            ..Answer::default()
-        });
+    fn answers_that_follow_one_another_continue_the_same_series() {
+        let mut first = answer(&[("c", &[(1, 3.0)]), ("a", &[(1, 1.0), (2, 2.0)])]);
+        first.warnings.push("w".into());
+        first.not_finite = 1;
+        let mut later = answer(&[("a", &[(2, 9.0), (3, 3.0)]), ("b", &[(3, 4.0)])]);
+        later.warnings.push("w".into());
+        later.histograms = 2;
+        let whole = Answer::join(vec![first, later]);
+        let expected = answer(&[
+            ("a", &[(1, 1.0), (2, 2.0), (3, 3.0)]),
+            ("b", &[(3, 4.0)]),
+            ("c", &[(1, 3.0)]),
+        ]);
+        assert!(whole.series().eq(expected.series()), "{whole:?}");
+        assert_eq!(whole.warnings.len(), 2, "{:?}", whole.warnings);
+        assert!(whole.warnings[0].starts_with("1 samples dropped"));
+        assert_eq!((whole.not_finite, whole.histograms), (1, 2));
+    }
+
+    #[test]
+    fn labels_come_sorted_by_name() {
+        let mut answer = Answer::default();
+        for (name, value) in [("job", "app"), ("__name__", "up"), ("instance", "a")] {
+            answer.push_label(name, value);
+        }
+        answer.samples.push((Timestamp(1), 1.0));
+        answer.close();
+        let series = answer.series().next().unwrap();
+        let labels: Vec<_> = series.labels().collect();
         assert_eq!(
-            answer.series,
-            [
-                series("a", &[(1, 1.0), (2, 2.0), (3, 3.0)]),
-                series("b", &[(3, 4.0)]),
-                series("c", &[(1, 3.0)]),
-            ]
+            labels,
+            [("__name__", "up"), ("instance", "a"), ("job", "app")]
         );
-        assert_eq!(answer.warnings.len(), 2, "{:?}", answer.warnings);
-        assert!(answer.warnings[0].starts_with("1 samples dropped"));
-        assert_eq!((answer.not_finite, answer.histograms), (1, 2));
+        assert_eq!(series.label("job"), Some("app"));
     }
 }

@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Labels;
 use super::decode::{DecodeError, Decoded, Refusal};
 
 /// Which server answers. VictoriaMetrics gives a stand-in version or none.
@@ -19,8 +18,8 @@ pub struct BuildInfo {
 pub struct AlertingRule {
     pub name: String,
     pub query: String,
-    /// Those the rule adds to its alerts.
-    pub labels: Labels,
+    /// Those the rule adds to its alerts, sorted by name.
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]

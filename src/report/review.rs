@@ -225,7 +225,7 @@ impl Reviewer<'_> {
                 [time(i), probability]
             })
             .collect();
-        let recorded = self.history.targets().get(&target.target);
+        let recorded = self.history.target(&target.target);
         let signals = self
             .signals(&reasons)
             .into_iter()

@@ -1,11 +1,15 @@
 //! The small routes: JSON behind the status page, `/metrics`, health and the webhook.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use serde::Serialize;
 use serde_json::{Value, json as value};
 use utoipa::ToSchema;
@@ -19,7 +23,7 @@ use crate::metrics::{Format, ModelCard};
 use crate::scoreboard::Summary;
 use crate::state::{AlarmRecord, StateError, Store, StoredAlert};
 use crate::time::Timestamp;
-use crate::types::{RiskLevel, ServeMember, TargetId, TargetState};
+use crate::types::{RiskLevel, ServeMember, TargetState};
 use crate::webhook::{self, WebhookError};
 
 /// Incidents or alerts in one answer.
@@ -95,16 +99,8 @@ pub async fn target(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let wanted = TargetId::new(name.as_str());
     let snapshot = app.snapshot.load_full();
-    let found = snapshot.as_deref().and_then(|s: &Snapshot| {
-        let at = s
-            .assessments
-            .binary_search_by(|a| a.target.cmp(&wanted))
-            .ok()?;
-        s.assessments.get(at)
-    });
-    match found {
+    match snapshot.as_deref().and_then(|s: &Snapshot| s.find(&name)) {
         Some(assessment) => Ok(json(&Target::from(assessment))),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
@@ -186,11 +182,11 @@ fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> V
     let target = match alert.own {
         true => alert.labels.get("target").cloned(),
         false => webhook::target_of(
-            &alert.labels,
+            |name| alert.labels.get(name).map(String::as_str),
             &config.targets,
             &config.failure.target_labels,
         )
-        .map(|target| target.to_string()),
+        .map(Cow::into_owned),
     };
     let covers = |alarm: &&AlarmRecord| {
         !alert.own
@@ -245,11 +241,9 @@ pub async fn scoreboard(State(app): State<Arc<App>>) -> Response {
 pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let format = Format::negotiate(accept.unwrap_or_default());
-    let body = app.metrics.render(
-        app.snapshot.load_full().as_deref(),
-        app.card().as_ref(),
-        format,
-    );
+    let snapshot = app.snapshot.load_full();
+    let pieces = app.metrics.render(snapshot, app.card().as_ref(), format);
+    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
     ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }
 

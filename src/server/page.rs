@@ -385,17 +385,16 @@ fn horizon_of(card: &ModelCard) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
-    use crate::assessment::Reason;
+    use crate::assessment::{Live, Reason};
     use crate::model::Score;
     use crate::types::{TargetId, Unit};
 
     fn assessment(target: &str, probability: Option<f64>) -> Assessment {
         Assessment {
             target: TargetId::new(target),
-            labels: Vec::new(),
+            labels: Default::default(),
+            live: Live::of_nothing(),
             state: probability.map_or(TargetState::Failing, |_| TargetState::Ok),
             risk: probability.map(|probability| Risk {
                 probability,
@@ -453,7 +452,6 @@ mod tests {
                 assessment("down", None),
                 assessment("worst", Some(0.7)),
             ],
-            windows: HashMap::new(),
             scoreboard: Summary::default(),
         };
         let page = render(&view(Some(&snapshot), None));
@@ -474,7 +472,6 @@ mod tests {
             at: Timestamp(0),
             prometheus_up: true,
             assessments: Vec::new(),
-            windows: HashMap::new(),
             scoreboard: Summary::default(),
         };
         let down = Snapshot {

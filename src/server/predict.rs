@@ -732,10 +732,11 @@ impl Scorer<'_> {
         let live = row
             .target
             .as_ref()
-            .and_then(|target| self.snapshot?.windows.get(target));
+            .and_then(|target| self.snapshot?.find(target.as_str()))
+            .map(|assessment| assessment.live.read().window().clone());
         match (live, row.history.is_empty()) {
             (None, true) => (self.without_history(row), History::None),
-            (live, _) => self.with_history(row, live.map(|w| w.as_ref())),
+            (live, _) => self.with_history(row, live),
         }
     }
 
@@ -747,7 +748,7 @@ impl Scorer<'_> {
         features
     }
 
-    fn with_history(&self, row: &Row, live: Option<&Window>) -> (Vec<f32>, History) {
+    fn with_history(&self, row: &Row, live: Option<Window>) -> (Vec<f32>, History) {
         let catalogue = &self.bundle.catalogue;
         let (window, mut history) =
             window(row, live, catalogue.window(), catalogue.step(), self.now);
@@ -765,16 +766,16 @@ impl Scorer<'_> {
 /// request's history, with the row itself in the slot of `now`.
 fn window(
     row: &Row,
-    live: Option<&Window>,
+    live: Option<Window>,
     empty: Window,
     step: Duration,
     now: Timestamp,
 ) -> (Window, History) {
     // A window of another shape is left from before a change of the model.
-    let fits = |w: &&Window| w.signals() == empty.signals() && w.lookback() == empty.lookback();
+    let fits = |w: &Window| w.signals() == empty.signals() && w.lookback() == empty.lookback();
     let now = now.floor(step);
     let (mut window, history) = match live.filter(fits) {
-        Some(live) => (live.clone(), History::Live),
+        Some(live) => (live, History::Live),
         None if row.history.is_empty() => (empty, History::None),
         None => (empty, History::Request),
     };
@@ -835,10 +836,8 @@ fn microseconds(t: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
-    use crate::assessment::Assessment;
+    use crate::assessment::{Assessment, Live};
     use crate::scoreboard::Summary;
     use crate::types::{TargetState, Unit};
 
@@ -859,11 +858,11 @@ mod tests {
             prometheus_up: true,
             assessments: vec![Assessment {
                 target: TargetId::new("web-1"),
-                labels: Vec::new(),
+                labels: Default::default(),
+                live: Live::of_nothing(),
                 state: TargetState::WarmingUp,
                 risk: None,
             }],
-            windows: HashMap::new(),
             scoreboard: Summary::default(),
         }
     }
@@ -1107,7 +1106,7 @@ mod tests {
         let mut live = empty();
         place(&mut live, now.minus(STEP), &[Some(7.0), Some(8.0)]);
         let alone = one(r#"{"cpu_usage": 3}"#).unwrap();
-        let (built, history) = window(&alone, Some(&live), empty(), STEP, now);
+        let (built, history) = window(&alone, Some(live.clone()), empty(), STEP, now);
         assert_eq!(history, History::Live);
         assert_eq!(built.get(0, 0), Some(3.0));
         assert_eq!(built.get(0, 1), Some(7.0));
@@ -1120,7 +1119,7 @@ mod tests {
 
         let other_shape = Window::new(1, 3, STEP);
         assert_eq!(
-            window(&alone, Some(&other_shape), empty(), STEP, now).1,
+            window(&alone, Some(other_shape), empty(), STEP, now).1,
             History::None
         );
     }

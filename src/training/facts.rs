@@ -95,7 +95,7 @@ impl Replay {
                 .filter(|incident| self.foreseeable(target, incident, plan))
                 .count();
             report.incidents_with_history += foreseeable;
-            let Some(recorded) = history.targets().get(&target.target) else {
+            let Some(recorded) = history.target(&target.target) else {
                 continue;
             };
             for incident in &target.incidents {
@@ -103,15 +103,19 @@ impl Replay {
                 *report.incidents_by_month.entry(month).or_default() += 1;
                 let said = history
                     .index(incident.start)
-                    .and_then(|i| recorded.failing[i]);
+                    .and_then(|i| recorded.steps[i].failing);
                 if let Some(source) = said {
                     *report.incidents_by_source.entry(source.name()).or_default() += 1;
                 }
             }
-            failing += recorded.failing.iter().flatten().count();
+            failing += recorded
+                .steps
+                .iter()
+                .filter(|step| step.failing.is_some())
+                .count();
             let signals = plan.catalogue.signals().len();
             let sees = |s: usize| recorded.column(s).iter().any(|v| v.is_finite());
-            if recorded.failing.iter().any(Option::is_some) && !(0..signals).any(sees) {
+            if recorded.steps.iter().any(|step| step.failing.is_some()) && !(0..signals).any(sees) {
                 blind.push(target.target.as_str());
             } else if foreseeable == 0 && !target.incidents.is_empty() {
                 unforeseeable.push(target.target.as_str());
@@ -128,7 +132,8 @@ impl Replay {
         report.warn_of_incidents(&blind, &unforeseeable);
         for (s, signal) in plan.catalogue.signals().iter().enumerate() {
             let name = &signal.name;
-            let samples = history.targets().values().flat_map(|t| t.column(s));
+            let targets = history.targets();
+            let samples = targets.iter().flat_map(|(_, t)| t.column(s));
             let (present, low, high) = samples.filter(|v| v.is_finite()).fold(
                 (0_usize, f32::INFINITY, f32::NEG_INFINITY),
                 |(n, low, high), v| (n + 1, low.min(*v), high.max(*v)),

@@ -42,7 +42,7 @@ const BATCH: usize = 16;
 pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
     let times: Vec<Timestamp> = history.times().collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
-    let replay_one = |(target, recorded): &(&TargetId, &TargetHistory)| {
+    let replay_one = |&(target, recorded): &(&TargetId, &TargetHistory)| {
         let mut tracker = Tracker::new(&plan.catalogue, plan.rules, plan.limits);
         let mut phases = Vec::with_capacity(times.len());
         let mut rows = Vec::with_capacity(times.len());
@@ -52,11 +52,11 @@ pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
             tracker.push(
                 t,
                 recorded.samples(i),
-                recorded.failing[i].is_some(),
-                recorded.excluded[i],
+                recorded.steps[i].failing.is_some(),
+                recorded.steps[i].excluded,
             );
             // Maintenance is nobody's failure and nobody's health.
-            phases.push(if recorded.excluded[i] {
+            phases.push(if recorded.steps[i].excluded {
                 Phase::Recovering
             } else {
                 tracker.phase()
@@ -69,11 +69,11 @@ pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
         }
         let incidents = tracker.incidents().to_vec();
         // Of a target that vanished nobody knows how it went on.
-        let last_seen = recorded.seen.iter().rposition(|seen| *seen);
+        let last_seen = recorded.steps.iter().rposition(|step| step.seen);
         let observed_until = times[last_seen.unwrap_or(0)];
         let labels = labels::label_rows(&times, &incidents, &phases, &plan.rules, observed_until);
         let finished = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        progress("features", finished as f64 / history.targets().len() as f64);
+        progress("features", finished as f64 / history.len() as f64);
         let target = TargetRows {
             target: (*target).clone(),
             labels,
@@ -84,8 +84,8 @@ pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
     };
 
     let mut features = Matrix::new(plan.catalogue.len());
-    let mut targets = Vec::with_capacity(history.targets().len());
-    let recorded: Vec<_> = history.targets().iter().collect();
+    let mut targets = Vec::with_capacity(history.len());
+    let recorded = history.targets();
     // In batches, so that the rows are in memory once and not twice.
     for batch in recorded.chunks(BATCH) {
         let replayed: Vec<(TargetRows, Vec<f32>)> = batch.par_iter().map(replay_one).collect();
@@ -201,7 +201,7 @@ impl Replay {
         let signals = plan.catalogue.signals();
         let raw: HashMap<TargetId, RawSeries> = history
             .targets()
-            .iter()
+            .into_iter()
             .map(|(target, recorded)| {
                 let columns = (0..signals.len())
                     .map(|s| recorded.column(s).to_vec())
@@ -230,7 +230,7 @@ impl Replay {
         let compared: Vec<_> = (history.compared().iter().enumerate())
             .map(|(i, name)| {
                 baselines::compared(name, &tracks, |target, t| {
-                    let recorded = history.targets().get(target);
+                    let recorded = history.target(target);
                     let index = history.index(t);
                     recorded
                         .zip(index)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use wiremock::matchers::path;
+use wiremock::matchers::path_regex;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
 use forewarn::artifact;
@@ -14,6 +14,7 @@ use forewarn::models;
 use forewarn::state::Store;
 
 use super::fleet::bundle;
+use super::upstream::form;
 
 const CONFIG: &str = include_str!("../../deploy/demo/config.yaml");
 /// Nobody listens there.
@@ -142,19 +143,17 @@ impl Serving {
 async fn prometheus(memory: fn() -> Option<ResponseTemplate>, replicas: usize) -> MockServer {
     let server = MockServer::start().await;
     let respond = move |request: &Request| {
-        let body = String::from_utf8_lossy(&request.body).into_owned();
-        let form = reqwest::Url::parse(&format!("http://x/?{body}")).expect("a form");
-        let field = |name: &str| {
-            let found = form.query_pairs().find(|(key, _)| key == name);
-            found.expect("a field").1.into_owned()
-        };
-        let query = field("query");
+        let form = form(request);
+        let query = &form["query"];
         if query.contains("memory")
             && let Some(answer) = memory()
         {
             return answer;
         }
-        let time = |name: &str| field(name).parse::<f64>().expect("a time") as i64;
+        let time = |name: &str| {
+            let text = form.get(name).unwrap_or_else(|| &form["time"]);
+            text.parse::<f64>().expect("a time") as i64
+        };
         let values: Vec<Value> = (time("start")..=time("end"))
             .step_by(60)
             .map(|t| json!([t, "1"]))
@@ -170,7 +169,7 @@ async fn prometheus(memory: fn() -> Option<ResponseTemplate>, replicas: usize) -
             json!({"status": "success", "data": {"resultType": "matrix", "result": result}}),
         )
     };
-    Mock::given(path("/api/v1/query_range"))
+    Mock::given(path_regex("^/api/v1/query(_range)?$"))
         .respond_with(respond)
         .mount(&server)
         .await;
@@ -242,7 +241,7 @@ async fn queries_without_a_use_are_named_by_check_and_train() {
     let place = Place::new();
     let html = MockServer::start().await;
     let page = ResponseTemplate::new(200).set_body_string("<html><title>Grafana</title></html>");
-    Mock::given(path("/api/v1/query_range"))
+    Mock::given(path_regex("^/api/v1/query(_range)?$"))
         .respond_with(page)
         .mount(&html)
         .await;

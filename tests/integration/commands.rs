@@ -619,17 +619,21 @@ async fn alerts_received_by_webhook_are_failures_of_a_backtest_too() {
     );
     let without: Value = serde_json::from_slice(&output.stdout).expect("JSON");
 
-    let failing = |target: &TargetId, i: usize| later().targets()[target].failing[i].is_some();
+    let failing = |target: &TargetId, i: usize| {
+        later().target(target).expect("a target").steps[i]
+            .failing
+            .is_some()
+    };
     let is_quiet = |target: &TargetId, i: usize| (i - 150..i + 150).all(|j| !failing(target, j));
     let (quiet, at) = later()
         .targets()
-        .keys()
-        .find_map(|target| Some((target, (1700..4000).find(|&i| is_quiet(target, i))?)))
+        .into_iter()
+        .find_map(|(target, _)| Some((target, (1700..4000).find(|&i| is_quiet(target, i))?)))
         .expect("some target is well for five hours");
     let (failed, start) = later()
         .targets()
-        .keys()
-        .find_map(|target| Some((target, (1700..4000).find(|&i| failing(target, i))?)))
+        .into_iter()
+        .find_map(|(target, _)| Some((target, (1700..4000).find(|&i| failing(target, i))?)))
         .expect("some target fails");
     let alert = |name: &str, target: &TargetId, i: usize, own: bool| ReceivedAlert {
         fingerprint: name.into(),

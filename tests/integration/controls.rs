@@ -34,7 +34,7 @@ fn with_failures(
     for (k, (name, recorded)) in real.targets().iter().enumerate() {
         let mut insert = |column, samples: &[_]| {
             changed
-                .insert(column, name.clone(), vec![], samples)
+                .insert(column, name.as_str(), &Default::default(), samples)
                 .expect("one series per signal")
         };
         for signal in 0..7 {
@@ -59,9 +59,15 @@ fn with_failures(
 
 /// The failures of the test fleet, by number of the target and minute.
 fn real_failures() -> Vec<Vec<bool>> {
-    let targets = history().targets().values();
+    let targets = history().targets().into_iter();
     targets
-        .map(|recorded| recorded.failing.iter().map(Option::is_some).collect())
+        .map(|(_, recorded)| {
+            recorded
+                .steps
+                .iter()
+                .map(|step| step.failing.is_some())
+                .collect()
+        })
         .collect()
 }
 

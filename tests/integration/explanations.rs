@@ -113,7 +113,12 @@ fn crowd(copies: usize) -> History {
                     .map(|(t, x)| (t, f64::from(x) * (1.0 - 0.02 * copy as f64)))
                     .collect();
                 crowd
-                    .insert(Column::Signal(signal), target.clone(), vec![], &samples)
+                    .insert(
+                        Column::Signal(signal),
+                        target.as_str(),
+                        &Default::default(),
+                        &samples,
+                    )
                     .expect("one series per signal");
             }
         }

@@ -63,7 +63,7 @@ pub fn record(from: usize, until: usize) -> History {
             let target = TargetId::new(fleet.targets()[i].name());
             let mut insert = |column, value| {
                 history
-                    .insert(column, target.clone(), vec![], &[(t, value)])
+                    .insert(column, target.as_str(), &Default::default(), &[(t, value)])
                     .expect("one series per signal");
             };
             if !sample.up {
@@ -85,7 +85,7 @@ pub fn record(from: usize, until: usize) -> History {
             }
             if !sample.up {
                 let mode = FailureMode::Query("failure.queries[0]".into());
-                history.name_failures(&target, mode, [t]);
+                history.name_failures(target.as_str(), mode, [t]);
             }
         }
     }

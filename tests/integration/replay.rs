@@ -50,7 +50,6 @@ fn serving_computes_bit_identical_rows() {
             break;
         }
         let t = history.time(at - 1);
-        let windows = fleet.windows();
         for assessment in fleet.assess() {
             let trained = row(&replay, &assessment.target, at - 1);
             assert_eq!(
@@ -60,7 +59,7 @@ fn serving_computes_bit_identical_rows() {
                 assessment.target
             );
             if let Some(trained) = trained {
-                let served = bundle.features(&windows[&assessment.target], t);
+                let served = bundle.features(assessment.live.read().window(), t);
                 assert_eq!(bits(&served), bits(trained), "{} at {t}", assessment.target);
                 compared += 1;
             }
@@ -97,7 +96,6 @@ fn a_server_that_starts_later_sees_the_same_rows_once_its_backfill_is_full() {
         fleet.ingest(&record(start, start + backfill));
         let t = history.time(start + backfill - 1);
         fleet.recall(&marks(history, fleet.marks_before(t)));
-        let windows = fleet.windows();
         for assessment in fleet.assess() {
             if let Some(trained) = row(&replay, &assessment.target, start + backfill - 1) {
                 assert_eq!(
@@ -107,7 +105,7 @@ fn a_server_that_starts_later_sees_the_same_rows_once_its_backfill_is_full() {
                     assessment.target
                 );
                 assert_eq!(
-                    bits(&bundle.features(&windows[&assessment.target], t)),
+                    bits(&bundle.features(assessment.live.read().window(), t)),
                     bits(trained),
                     "{} at {t}",
                     assessment.target
@@ -130,7 +128,12 @@ fn marks(history: &History, (first, last, step): (Timestamp, Timestamp, Duration
                 .filter(|(_, value)| !value.is_nan())
                 .collect();
             marks
-                .insert(Column::Signal(signal), target.clone(), vec![], &samples)
+                .insert(
+                    Column::Signal(signal),
+                    target.as_str(),
+                    &Default::default(),
+                    &samples,
+                )
                 .expect("one series per signal");
         }
     }
@@ -148,7 +151,7 @@ fn part(history: &History, range: Range<usize>, silent: &Range<usize>) -> Histor
                 .filter(|i| k > 0 || !silent.contains(i))
                 .filter_map(|i| Some((history.time(i), f64::from(value(i)?))))
                 .collect();
-            part.insert(column, target.clone(), vec![], &samples)
+            part.insert(column, target.as_str(), &Default::default(), &samples)
                 .expect("one series per signal");
         };
         for signal in 0..7 {
@@ -158,7 +161,7 @@ fn part(history: &History, range: Range<usize>, silent: &Range<usize>) -> Histor
             });
         }
         insert(Column::Failing(Source::Query), &|i| {
-            recorded.failing[i].map(|_| 1.0)
+            recorded.steps[i].failing.map(|_| 1.0)
         });
     }
     part
@@ -169,7 +172,7 @@ fn a_target_that_was_silent_for_a_while_comes_back_as_training_has_it() {
     let (history, bundle, plan) = (history(), bundle(), plan());
     let silent = 1010..1030;
     let replay = replayed(&part(history, 0..1100, &silent));
-    let target = history.targets().keys().next().expect("a target");
+    let target = history.targets()[0].0;
     let settings = settings(&plan);
     let mut fleet = Fleet::new(bundle.clone(), settings);
     fleet.ingest(&part(history, 0..1000, &silent));
@@ -185,7 +188,7 @@ fn a_target_that_was_silent_for_a_while_comes_back_as_training_has_it() {
         let trained = row(&replay, target, at);
         assert_eq!(own.state == TargetState::Ok, trained.is_some(), "at {at}");
         if let Some(trained) = trained {
-            let served = bundle.features(&fleet.windows()[target], history.time(at));
+            let served = bundle.features(own.live.read().window(), history.time(at));
             assert_eq!(bits(&served), bits(trained), "at {at}");
             scored += usize::from(at >= silent.end);
         }

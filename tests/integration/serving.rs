@@ -102,11 +102,11 @@ impl World {
 
     fn metrics(&self) -> String {
         let card = ModelCard::of(&bundle());
-        self.app.metrics.render(
-            self.app.snapshot.load_full().as_deref(),
-            Some(&card),
-            Format::Text,
-        )
+        let snapshot = self.app.snapshot.load_full();
+        let metrics = &self.app.metrics;
+        metrics
+            .render(snapshot, Some(&card), Format::Text)
+            .collect()
     }
 
     async fn post(&self, route: &str, content_type: &str, body: String) -> (StatusCode, Value) {
@@ -200,8 +200,8 @@ async fn one_refused_query_stops_no_cycle() {
     assert!(
         world
             .metrics()
-            .contains("forewarn_queries_total{result=\"bad_query\"} 2"),
-        "for the window and for the marks"
+            .contains("forewarn_queries_total{result=\"bad_query\"} 3"),
+        "twice for the window and once for the marks"
     );
 }
 
@@ -242,7 +242,8 @@ async fn duplicate_series_count_as_missing() {
     world.mode(DUPLICATES);
     world.runner.cycle(minute(3000)).await;
     let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
-    let window = snapshot.windows.values().next().expect("targets");
+    let tracker = snapshot.assessments[0].live.read();
+    let window = tracker.window();
     assert_eq!(
         window.get(0, 0),
         None,
@@ -296,11 +297,16 @@ async fn incidents_are_recorded_and_survive_a_restart_of_the_runner() {
 }
 
 fn first_failure(history: &History, from: usize) -> (TargetId, usize) {
-    let starts = history.targets().iter().filter_map(|(target, recorded)| {
-        (from..history.steps())
-            .find(|&i| recorded.failing[i].is_some() && recorded.failing[i - 1].is_none())
-            .map(|i| (target.clone(), i))
-    });
+    let starts = history
+        .targets()
+        .into_iter()
+        .filter_map(|(target, recorded)| {
+            (from..history.steps())
+                .find(|&i| {
+                    recorded.steps[i].failing.is_some() && recorded.steps[i - 1].failing.is_none()
+                })
+                .map(|i| (target.clone(), i))
+        });
     starts.min_by_key(|(_, i)| *i).expect("something fails")
 }
 

@@ -6,7 +6,7 @@ use forewarn::artifact;
 use forewarn::history::{Column, History};
 use forewarn::labels::RowLabel;
 use forewarn::training::{self, LabelReport, Plan, TrainError};
-use forewarn::types::{FailureMode, Source, TargetId};
+use forewarn::types::{FailureMode, Source};
 
 use super::fleet::{bundle, history, plan, record, train, write_up};
 
@@ -104,7 +104,7 @@ fn too_little_to_learn_from_is_said_in_words() {
     let samples: Vec<_> = (0..9000).map(|i| (history().time(i), 10.0)).collect();
     for signal in 0..7 {
         healthy
-            .insert(Column::Signal(signal), TargetId::new("a"), vec![], &samples)
+            .insert(Column::Signal(signal), "a", &Default::default(), &samples)
             .expect("one series per signal");
     }
     let message = refusal(&healthy, &plan).to_string();
@@ -127,7 +127,7 @@ fn made_up(
             let samples: Vec<_> = (0..minutes)
                 .filter_map(|i| Some((real.time(i), value(i)?)))
                 .collect();
-            made.insert(column, TargetId::new(*name), vec![], &samples)
+            made.insert(column, name, &Default::default(), &samples)
                 .expect("one series per signal");
         };
         for signal in 0..7 {
@@ -286,20 +286,24 @@ fn dirty_samples_are_missing_ones_and_training_goes_on() {
                 .collect();
             let column = Column::Signal(signal);
             dirty
-                .insert(column, target.clone(), vec![], &samples)
+                .insert(column, target.as_str(), &Default::default(), &samples)
                 .expect("each timestamp once");
             let twice = &samples[k * 10..k * 10 + 9];
-            assert!(dirty.insert(column, target.clone(), vec![], twice).is_err());
+            assert!(
+                dirty
+                    .insert(column, target.as_str(), &Default::default(), twice)
+                    .is_err()
+            );
         }
         let failing: Vec<_> = (0..real.steps())
-            .filter(|&i| recorded.failing[i].is_some())
+            .filter(|&i| recorded.steps[i].failing.is_some())
             .map(|i| (real.time(i), 1.0))
             .collect();
         dirty
             .insert(
                 Column::Failing(Source::Query),
-                target.clone(),
-                vec![],
+                target.as_str(),
+                &Default::default(),
                 &failing,
             )
             .expect("failures cannot be told twice");
@@ -310,7 +314,7 @@ fn dirty_samples_are_missing_ones_and_training_goes_on() {
         ("no signals", Column::Failing(Source::Query)),
     ] {
         dirty
-            .insert(column, TargetId::new(name), vec![], &two)
+            .insert(column, name, &Default::default(), &two)
             .expect("one series");
     }
     let metrics = train(&dirty, &plan()).manifest.metrics;
@@ -329,10 +333,10 @@ fn failure_modes_reach_neither_features_nor_labels() {
     let mut named = record(0, 2000);
     let plain = named.clone();
     for (target, recorded) in plain.targets() {
-        let failing = (0..plain.steps()).filter(|&i| recorded.failing[i].is_some());
+        let failing = (0..plain.steps()).filter(|&i| recorded.steps[i].failing.is_some());
         for (n, i) in failing.enumerate() {
             let mode = FailureMode::Named(format!("mode-{}", n % 3));
-            named.name_failures(target, mode, [plain.time(i)]);
+            named.name_failures(target.as_str(), mode, [plain.time(i)]);
         }
     }
     let replay = |history| training::replay(history, &plan(), &|_, _| ());
@@ -354,12 +358,7 @@ fn the_last_horizon_of_a_target_that_vanished_is_censored() {
         let samples: Vec<_> = minutes.map(|i| (real.time(i), 10.0)).collect();
         for signal in 0..7 {
             history
-                .insert(
-                    Column::Signal(signal),
-                    TargetId::new(name),
-                    vec![],
-                    &samples,
-                )
+                .insert(Column::Signal(signal), name, &Default::default(), &samples)
                 .expect("one series per signal");
         }
     }

@@ -15,7 +15,7 @@ pub const DOWN: u8 = 2;
 pub const DUPLICATES: u8 = 3;
 pub const FAILURE_QUERY_REFUSED: u8 = 4;
 
-/// Answers range queries from a recorded history.
+/// Answers queries from a recorded history.
 #[derive(Clone)]
 pub struct Prometheus {
     pub mode: Arc<AtomicU8>,
@@ -36,18 +36,20 @@ impl Prometheus {
     }
 
     pub async fn mount(&self, server: &MockServer) {
-        Mock::given(method("POST"))
-            .and(path("/api/v1/query_range"))
-            .respond_with(self.clone())
-            .mount(server)
-            .await;
+        for route in ["/api/v1/query_range", "/api/v1/query"] {
+            Mock::given(method("POST"))
+                .and(path(route))
+                .respond_with(self.clone())
+                .mount(server)
+                .await;
+        }
     }
 }
 
 impl Respond for Prometheus {
     fn respond(&self, request: &wiremock::Request) -> ResponseTemplate {
         let mode = self.mode.load(Ordering::Relaxed);
-        let form: HashMap<String, String> = form(&request.body);
+        let form = form(request);
         let (query, number) = (&form["query"], |key: &str| {
             form[key].parse::<f64>().expect("a number") as i64 * 1000
         });
@@ -64,9 +66,13 @@ impl Respond for Prometheus {
             );
         }
         let step = number("step");
-        let grid: Vec<i64> = (number("start")..=number("end"))
-            .step_by(step as usize)
-            .collect();
+        let is_instant = form.contains_key("time");
+        let grid: Vec<i64> = match is_instant {
+            true => vec![number("time")],
+            false => (number("start")..=number("end"))
+                .step_by(step as usize)
+                .collect(),
+        };
         let key = match step {
             60_000 => query.clone(),
             _ => format!("marks of {query}"),
@@ -85,7 +91,8 @@ impl Respond for Prometheus {
         for (target, recorded) in self.history.targets() {
             let value = |t: i64| match signal {
                 Some(signal) => Some(recorded.column(signal)[index(t)?]).filter(|v| !v.is_nan()),
-                None => recorded.failing[index(t)?]
+                None => recorded.steps[index(t)?]
+                    .failing
                     .filter(|_| is_failure)
                     .map(|_| 0.0),
             };
@@ -94,21 +101,30 @@ impl Respond for Prometheus {
                 .filter_map(|&t| Some(json!([t / 1000, value(t)?.to_string()])))
                 .collect();
             let labels = |replica: &str| json!({"instance": target.as_str(), "service": "s", "replica": replica});
-            if !values.is_empty() {
-                result.push(json!({"metric": labels("a"), "values": values}));
+            if values.is_empty() {
+                continue;
             }
+            let mut series = |replica| match is_instant {
+                true => result.push(json!({"metric": labels(replica), "value": values[0]})),
+                false => result.push(json!({"metric": labels(replica), "values": values})),
+            };
+            series("a");
             if mode == DUPLICATES && signal == Some(0) {
-                result.push(json!({"metric": labels("b"), "values": values}));
+                series("b");
             }
         }
+        let kind = if is_instant { "vector" } else { "matrix" };
         ResponseTemplate::new(200).set_body_json(
-            json!({"status": "success", "data": {"resultType": "matrix", "result": result}}),
+            json!({"status": "success", "data": {"resultType": kind, "result": result}}),
         )
     }
 }
 
-fn form(body: &[u8]) -> HashMap<String, String> {
-    reqwest::Url::parse(&format!("http://x/?{}", String::from_utf8_lossy(body)))
+/// Parameters of the body and the address.
+pub fn form(request: &wiremock::Request) -> HashMap<String, String> {
+    let body = String::from_utf8_lossy(&request.body);
+    let own = request.url.query().unwrap_or_default();
+    reqwest::Url::parse(&format!("http://x/?{body}&{own}"))
         .expect("a form")
         .query_pairs()
         .map(|(k, v)| (k.into_owned(), v.into_owned()))
