@@ -1,7 +1,8 @@
 //! What features and scores cost, with the shipped model: `cargo bench --bench ensemble`. Features of one target's step, one
 //! row, and blocks of 1000 rows on one core.
 //!
-//! `FOREWARN_MODEL` names another model directory.
+//! `FOREWARN_MODEL` names another model directory. `FOREWARN_ROWS` names a file to which the rows are written, for
+//! `benches/evaluators.sh`.
 
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use forewarn::artifact;
 use forewarn::bundle::Bundle;
 use forewarn::model::Matrix;
 use forewarn::time::Timestamp;
+use forewarn::types::ServeMember;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -19,6 +21,10 @@ const ROWS: usize = 1000;
 fn ensemble(criterion: &mut Criterion) {
     let bundle = open();
     let features = rows(&bundle);
+    if let Some(file) = std::env::var_os("FOREWARN_ROWS") {
+        let bytes: Vec<u8> = features.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        std::fs::write(file, bytes).expect("the rows can be written");
+    }
     let one_core = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
@@ -38,6 +44,11 @@ fn ensemble(criterion: &mut Criterion) {
     group.bench_function("full, block", |b| {
         one_core.install(|| b.iter(|| black_box(bundle.score_rows(&features))))
     });
+    for member in [ServeMember::Xgboost, ServeMember::RandomForest] {
+        group.bench_function(format!("{}, block", member.name()), |b| {
+            one_core.install(|| b.iter(|| black_box(bundle.probabilities(member, &features, true))))
+        });
+    }
     group.bench_function("snapshot, block", |b| {
         one_core.install(|| b.iter(|| black_box(bundle.score_snapshot_rows(&features))))
     });

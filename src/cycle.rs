@@ -37,6 +37,8 @@ pub struct Settings {
 pub struct Fleet {
     bundle: Arc<Bundle>,
     settings: Settings,
+    /// Those of the settings.
+    rules: Arc<FailureRules>,
     targets: BTreeMap<TargetId, Member>,
     newest: Option<Timestamp>,
 }
@@ -53,12 +55,17 @@ struct Member {
 }
 
 impl Member {
-    fn new(bundle: &Bundle, settings: &Settings, last_seen: Timestamp) -> Self {
+    fn new(
+        bundle: &Bundle,
+        settings: &Settings,
+        rules: &Arc<FailureRules>,
+        last_seen: Timestamp,
+    ) -> Self {
         Self {
             labels: Labels::default(),
             live: Live::new(Tracker::new(
                 &bundle.catalogue,
-                settings.rules,
+                rules.clone(),
                 settings.limits,
             )),
             last_seen,
@@ -132,6 +139,7 @@ impl Fleet {
         Self {
             bundle,
             settings,
+            rules: Arc::new(settings.rules),
             targets: BTreeMap::new(),
             newest: None,
         }
@@ -155,9 +163,9 @@ impl Fleet {
     pub fn recall(&mut self, marks: &History) {
         let Some(newest) = self.newest else { return };
         for (id, recorded) in marks.targets() {
-            let (bundle, settings) = (&self.bundle, &self.settings);
+            let (bundle, settings, rules) = (&self.bundle, &self.settings, &self.rules);
             let member = self.targets.entry(id.clone()).or_insert_with(|| {
-                let member = Member::new(bundle, settings, marks.time(0));
+                let member = Member::new(bundle, settings, rules, marks.time(0));
                 member.live.write().pass(newest);
                 member
             });
@@ -201,6 +209,7 @@ impl Fleet {
         let Self {
             bundle,
             settings,
+            rules,
             targets,
             newest,
         } = self;
@@ -214,7 +223,7 @@ impl Fleet {
         }
         for place in (0..batch.len()).filter(|&place| !is_known[place]) {
             let (id, _) = batch.at(place);
-            let member = Member::new(bundle, settings, batch.time(0));
+            let member = Member::new(bundle, settings, rules, batch.time(0));
             targets.insert(id.clone(), member);
         }
         targets
@@ -254,11 +263,13 @@ impl Fleet {
             return Vec::new();
         };
         let present: Vec<_> = self.present().collect();
-        let blocks: Vec<Vec<Assessment>> = present
-            .par_chunks(BLOCK)
-            .map(|block| self.assess_block(block, t))
+        let mut assessments: Vec<Assessment> = present
+            .into_par_iter()
+            .map(|(target, member)| member.assessment(target, member.live.read().state()))
             .collect();
-        let mut assessments: Vec<Assessment> = blocks.into_iter().flatten().collect();
+        assessments
+            .par_chunks_mut(BLOCK)
+            .for_each(|block| self.score(block, t));
 
         let explain_from = EXPLAIN_FROM.min(self.bundle.manifest.threshold.probability);
         let probability = |a: &Assessment| a.risk.as_ref().map_or(0.0, |r| r.probability);
@@ -279,26 +290,18 @@ impl Fleet {
     }
 
     /// The trees are faster over many rows at once.
-    fn assess_block(&self, block: &[(&TargetId, &Member)], t: Timestamp) -> Vec<Assessment> {
+    fn score(&self, block: &mut [Assessment], t: Timestamp) {
+        let is_scored = |assessment: &&mut Assessment| assessment.state == TargetState::Ok;
         let catalogue = &self.bundle.catalogue;
         let mut rows = Matrix::new(catalogue.len());
-        let mut assessments = Vec::with_capacity(block.len());
-        for (target, member) in block {
-            let tracker = member.live.read();
-            let state = tracker.state();
-            if state == TargetState::Ok {
-                let row = rows.push();
-                catalogue.compute(tracker.window(), t, row);
-            }
-            assessments.push(member.assessment(target, state));
+        for assessment in block.iter_mut().filter(is_scored) {
+            let tracker = assessment.live.read();
+            catalogue.compute(tracker.window(), t, rows.push());
         }
-        let scored = assessments
-            .iter_mut()
-            .filter(|a| a.state == TargetState::Ok);
-        for (assessment, score) in scored.zip(self.bundle.score_rows(&rows)) {
+        let scores = self.bundle.score_rows(&rows);
+        for (assessment, score) in block.iter_mut().filter(is_scored).zip(scores) {
             assessment.risk = Some(self.risk(score));
         }
-        assessments
     }
 
     /// The same targets without a probability: nothing new is known of them.

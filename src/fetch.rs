@@ -243,6 +243,7 @@ fn insert(
     } else {
         &no_mapping
     };
+    history.reserve(answer.len());
     let mut extra_labels = Labels::default();
     let (mut doubled, mut example) = (BTreeSet::new(), None);
     for series in answer.series() {

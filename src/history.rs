@@ -1,7 +1,7 @@
 //! Recorded samples of all targets over a stretch of the step grid: what
 //! training replays whole and what a cycle feeds on a step at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -23,8 +23,10 @@ pub struct History {
     targets: Vec<(TargetId, TargetHistory)>,
     places: HashMap<TargetId, usize, RandomState>,
     compared: Vec<String>,
-    /// Every failure mode that was named; targets hold places in this list.
+    /// Every failure mode that was named; steps hold places in this list.
     modes: Vec<FailureMode>,
+    /// Place of the target, column and grid index of samples that several series claimed.
+    disputed: HashSet<(usize, Column, usize)>,
     /// Whether a query for failures, or for exclusions, got no answer: absence then says nothing.
     pub failing_unanswered: bool,
     pub excluded_unanswered: bool,
@@ -39,10 +41,6 @@ pub struct TargetHistory {
     columns: Vec<f32>,
     /// What was said at each step beside the samples.
     pub steps: Vec<Step>,
-    /// Of what kind its failures are, as 1 + the place in the history's list; 0 where nobody said. Empty until somebody does.
-    modes: Vec<u8>,
-    /// Column and grid index of samples that several series claimed.
-    disputed: Vec<(Column, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +50,8 @@ pub struct Step {
     pub excluded: bool,
     /// Whether anything at all, a failure query included, returned a sample.
     pub seen: bool,
+    /// Of what kind its failure is, as 1 + the place in the history's list; 0 where nobody said.
+    mode: u8,
 }
 
 /// Where a series' samples belong.
@@ -82,6 +82,7 @@ impl History {
             places: HashMap::default(),
             compared: Vec::new(),
             modes: Vec::new(),
+            disputed: HashSet::new(),
             failing_unanswered: false,
             excluded_unanswered: false,
         }
@@ -151,15 +152,22 @@ impl History {
         self.targets.is_empty()
     }
 
-    fn entry(&mut self, id: &str) -> &mut TargetHistory {
-        let place = self.place(id).unwrap_or_else(|| {
+    /// Makes room for as many targets in all.
+    pub fn reserve(&mut self, targets: usize) {
+        let more = targets.saturating_sub(self.targets.len());
+        self.targets.reserve_exact(more);
+        self.places.reserve(more);
+    }
+
+    /// The place of a target, which gets one when it is new.
+    fn entry(&mut self, id: &str) -> usize {
+        self.place(id).unwrap_or_else(|| {
             let id = TargetId::new(id);
             self.places.insert(id.clone(), self.targets.len());
             let of = TargetHistory::new(self.signals, self.compared.len(), self.steps);
             self.targets.push((id, of));
             self.targets.len() - 1
-        });
-        &mut self.targets[place].1
+        })
     }
 
     /// Adds a series of a target. A sample that several series claim is forgotten: none is known to be right.
@@ -177,7 +185,8 @@ impl History {
             return Ok(());
         }
         let (start, step, steps, signals) = (self.start, self.step, self.steps, self.signals);
-        let entry = self.entry(target);
+        let place = self.entry(target);
+        let entry = &mut self.targets[place].1;
         if entry.labels.is_empty() {
             entry.labels.clone_from(labels);
         }
@@ -199,9 +208,9 @@ impl History {
                 Column::Signal(signal) => &mut entry.columns[signal * steps + index],
                 Column::Compared(score) => &mut entry.columns[(signals + score) * steps + index],
             };
-            if !slot.is_nan() || entry.disputed.contains(&(column, index)) {
+            if !slot.is_nan() || self.disputed.contains(&(place, column, index)) {
                 *slot = f32::NAN;
-                entry.disputed.push((column, index));
+                self.disputed.insert((place, column, index));
                 duplicate.get_or_insert(Duplicate { at: *t });
             } else {
                 *slot = *value as f32;
@@ -222,12 +231,11 @@ impl History {
             return;
         };
         let entry = &mut self.targets[place].1;
-        entry.modes.resize(self.steps, 0);
         for t in times {
             let Some(index) = index(t, self.start, self.step, self.steps) else {
                 continue;
             };
-            let slot = &mut entry.modes[index];
+            let slot = &mut entry.steps[index].mode;
             let known = usize::from(*slot).checked_sub(1).map(|at| &self.modes[at]);
             if known.is_none_or(|known| self.modes[usize::from(named) - 1] < *known) {
                 *slot = named;
@@ -251,8 +259,8 @@ impl History {
 
     /// Of what kind a target's failure at this time is.
     pub fn failure_mode(&self, target: &TargetId, t: Timestamp) -> Option<&FailureMode> {
-        let place = *self.target(target)?.modes.get(self.index(t)?)?;
-        self.modes.get(usize::from(place).checked_sub(1)?)
+        let step = self.target(target)?.steps[self.index(t)?];
+        self.modes.get(usize::from(step.mode).checked_sub(1)?)
     }
 
     /// Marks spells that something other than a query reported, also of a target without any sample.
@@ -269,7 +277,8 @@ impl History {
             return;
         }
         let steps = self.steps;
-        let entry = self.entry(target.as_str());
+        let place = self.entry(target.as_str());
+        let entry = &mut self.targets[place].1;
         for index in (0..steps).filter(|&index| failing[index]) {
             entry.steps[index].seen = true;
             entry.fails(index, source);
@@ -294,8 +303,6 @@ impl TargetHistory {
             signals: signals as u32,
             columns: vec![f32::NAN; (signals + compared) * steps],
             steps: vec![Step::default(); steps],
-            modes: Vec::new(),
-            disputed: Vec::new(),
         }
     }
 

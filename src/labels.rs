@@ -2,6 +2,7 @@
 //!
 //! One causal machine serves training, backtest and live. Only [`label_rows`] looks ahead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::time::Timestamp;
@@ -47,7 +48,8 @@ pub enum Phase {
 /// `min_duration`, and ends one step after its last failing sample; the end is known `merge_gap` later.
 #[derive(Clone, Debug)]
 pub struct FailureMachine {
-    rules: FailureRules,
+    /// Shared by the machines of a fleet.
+    rules: Arc<FailureRules>,
     spell: Option<Spell>,
     recovering_until: Option<Timestamp>,
     newest: Option<(Timestamp, Phase)>,
@@ -63,9 +65,9 @@ struct Spell {
 }
 
 impl FailureMachine {
-    pub fn new(rules: FailureRules) -> Self {
+    pub fn new(rules: impl Into<Arc<FailureRules>>) -> Self {
         Self {
-            rules,
+            rules: rules.into(),
             spell: None,
             recovering_until: None,
             newest: None,

@@ -1,6 +1,7 @@
 //! What is known of one target at its newest grid point. Training replays
 //! history through it, serving feeds it live: there is no second path to a feature row.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::features::Catalogue;
@@ -63,7 +64,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    pub fn new(catalogue: &Catalogue, rules: FailureRules, limits: Limits) -> Self {
+    pub fn new(catalogue: &Catalogue, rules: impl Into<Arc<FailureRules>>, limits: Limits) -> Self {
         Self {
             window: catalogue.window(),
             machine: FailureMachine::new(rules),

@@ -130,38 +130,39 @@ struct Name {
     name: String,
 }
 
+/// With trees of a form of their own: read one by one, so that no two are in memory in all their parts.
 #[derive(Serialize, Deserialize)]
-struct Document {
-    learner: Learner,
+struct Document<T> {
+    learner: Learner<T>,
     version: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Learner {
+struct Learner<T> {
     #[serde(default)]
     attributes: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
     feature_names: Vec<String>,
     #[serde(default)]
     feature_types: Vec<String>,
-    gradient_booster: Booster,
+    gradient_booster: Booster<T>,
     learner_model_param: LearnerParam,
     objective: ObjectiveParam,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Booster {
-    model: Model,
+struct Booster<T> {
+    model: Model<T>,
     name: String,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Model {
+struct Model<T> {
     gbtree_model_param: ModelParam,
     #[serde(default)]
     iteration_indptr: Vec<usize>,
     tree_info: Vec<i64>,
-    trees: Vec<Tree>,
+    trees: Vec<T>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -457,13 +458,17 @@ fn places(found: &[String], names: &[String]) -> Result<Vec<usize>, LoadError> {
     }
 }
 
-fn parse(file: &'static str, bytes: &[u8], objectives: &[&str]) -> Result<Learner, LoadError> {
+fn parse<'a>(
+    file: &'static str,
+    bytes: &'a [u8],
+    objectives: &[&str],
+) -> Result<Learner<&'a RawValue>, LoadError> {
     let json = |error: serde_json::Error| LoadError::Json {
         file,
         reason: error.to_string(),
     };
     let unsupported = |reason: String| Err(LoadError::Unsupported { file, reason });
-    let parsed = serde_json::from_slice::<Document>(bytes);
+    let parsed = serde_json::from_slice::<Document<&RawValue>>(bytes);
     let (objective, booster) = match &parsed {
         Ok(Document { learner, .. }) => (
             learner.objective.name.clone(),
@@ -489,7 +494,7 @@ fn parse(file: &'static str, bytes: &[u8], objectives: &[&str]) -> Result<Learne
 /// `columns` says where each of the model's columns stands in the rows that are scored.
 fn build(
     file: &'static str,
-    learner: &Learner,
+    learner: &Learner<&RawValue>,
     objective: Objective,
     columns: &[usize],
 ) -> Result<TreeModel, LoadError> {
@@ -534,7 +539,9 @@ fn build(
     };
     let mut trees = Trees::default();
     for (index, tree) in learner.gradient_booster.model.trees.iter().enumerate() {
-        from_tree(tree, columns, &mut trees).map_err(|reason| LoadError::Tree {
+        let parsed = serde_json::from_str::<Tree>(tree.get()).map_err(|error| error.to_string());
+        let added = parsed.and_then(|tree| from_tree(&tree, columns, &mut trees));
+        added.map_err(|reason| LoadError::Tree {
             file,
             tree: index,
             reason,

@@ -207,6 +207,11 @@ impl Tokenizer {
             if let Lexeme::None = self.lexeme {
                 if rest[0].is_ascii_whitespace() {
                     at += 1;
+                } else if let Some((point, length)) = self.whole_point(rest, limits, content) {
+                    content.point = point;
+                    content.push_sample()?;
+                    self.after_value();
+                    at += length;
                 } else {
                     let position = self.offset + at as u64;
                     at += self.structure(rest[0], position, limits, content)?;
@@ -236,6 +241,31 @@ impl Tokenizer {
         }
         self.offset += chunk.len() as u64;
         Ok(())
+    }
+
+    /// The sample that the bytes begin with, if the grammar wants one here, and its length: most of an answer is samples,
+    /// and most of them are written without a blank and not cut by the end of the chunk. The others go the long way.
+    fn whole_point(
+        &self,
+        rest: &[u8],
+        limits: &Limits,
+        content: &Content,
+    ) -> Option<(Point, usize)> {
+        let is_wanted = matches!(self.next, Next::Value | Next::ValueOrClose)
+            && content.takes_point()
+            && (self.open.len() as u64) < limits.depth;
+        if !is_wanted {
+            return None;
+        }
+        let (time, value) = split_at_byte(rest.strip_prefix(b"[")?, b',')?;
+        let (value, end) = split_at_byte(value.strip_prefix(b"\"")?, b'"')?;
+        end.starts_with(b"]").then_some(())?;
+        let point = Point {
+            elements: 2,
+            time: parse_number(time)?,
+            value: parse_number(value)?,
+        };
+        Some((point, rest.len() - end.len() + 1))
     }
 
     /// How many bytes belong to the lexeme, closing quote included, and whether it ends there.
@@ -359,6 +389,13 @@ impl Tokenizer {
     }
 }
 
+/// What stands before and after the first such byte, which is near.
+fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    const NEAR: usize = 40;
+    let at = bytes.iter().take(NEAR).position(|b| *b == byte)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
 fn parse_number(text: &[u8]) -> Option<f64> {
     let digits = |b: &u8| b.is_ascii_digit() || b"+-.eE".contains(b);
     if !text.iter().all(digits) {
@@ -480,6 +517,15 @@ impl Content {
         Ok(())
     }
 
+    /// Whether an array that opens now is a sample.
+    fn takes_point(&self) -> bool {
+        match self.places.last() {
+            Some(Place::Values) => true,
+            Some(Place::Series) => self.key == Key::Value,
+            _ => false,
+        }
+    }
+
     fn opened(&mut self, shape: Shape, place: Option<Place>) -> Result<Place, DecodeError> {
         use Shape::*;
         let Some(place) = place else {
@@ -494,7 +540,7 @@ impl Content {
                 self.label_bytes = 0;
                 Place::Series
             }
-            (Place::Values, _, Array) | (Place::Series, Key::Value, Array) => {
+            (_, _, Array) if self.takes_point() => {
                 self.point = Point::default();
                 Place::Point
             }
