@@ -63,7 +63,7 @@ def main():
         file = str(args.folder / f"{member}.json")
         columns = int(json.loads(Path(file).read_text())["learner"]["learner_model_param"]["num_feature"])
         rows = numpy.fromfile(args.folder / "rows", dtype=numpy.float32).reshape(-1, columns)
-        estimate = json.loads((args.criterion / f"ensemble/{member}_ block/new/estimates.json").read_text())
+        estimate = json.loads((args.criterion / f"ensemble/{member}, block/new/estimates.json").read_text())
         print(f"| {member} | forewarn | {estimate['median']['point_estimate'] / 1000 / len(rows):.2f} | |", flush=True)
         for name, call in evaluators(file, columns).items():
             print(f"| {member} | {name} | {micros(lambda: call(rows), len(rows)):.2f} | {micros(lambda: call(rows[:1]), 1):.0f} |", flush=True)
