@@ -194,15 +194,33 @@ pub(super) struct Calibrations {
 
 impl Calibrations {
     fn score(&self, inputs: &Inputs) -> Score {
-        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
         Score {
-            ensemble: self.ensemble.probability(self.stack.at(inputs)),
+            ensemble: self.ensemble(inputs),
             xgboost: self.xgboost.probability(inputs[0]),
-            random_forest: forest
-                .as_ref()
-                .map(|forest| forest.probability(share_logit(inputs[1]))),
-            logistic_regression: linear.as_ref().map(|linear| linear.probability(inputs[2])),
+            random_forest: self.of(ServeMember::RandomForest, inputs),
+            logistic_regression: self.of(ServeMember::LogisticRegression, inputs),
         }
+    }
+
+    fn ensemble(&self, inputs: &Inputs) -> f64 {
+        self.ensemble.probability(self.stack.at(inputs))
+    }
+
+    /// [`Score::of`] alone.
+    fn of(&self, member: ServeMember, inputs: &Inputs) -> Option<f64> {
+        let (forest, linear) = (&self.random_forest, &self.logistic_regression);
+        Some(match member {
+            ServeMember::Ensemble => self.ensemble(inputs),
+            ServeMember::Xgboost => self.xgboost.probability(inputs[0]),
+            ServeMember::RandomForest => forest.as_ref()?.probability(share_logit(inputs[1])),
+            ServeMember::LogisticRegression => linear.as_ref()?.probability(inputs[2]),
+        })
+    }
+
+    /// [`Score::served`] alone.
+    fn served(&self, serve: ServeMember, inputs: &Inputs) -> f64 {
+        self.of(serve, inputs)
+            .unwrap_or_else(|| self.ensemble(inputs))
     }
 }
 
@@ -251,14 +269,13 @@ impl Ensemble {
 
     /// [`Score::served`] of a member that the model has; the others are not asked.
     pub fn probability(&self, serve: ServeMember, row: &[f32]) -> f64 {
-        let score = self.calibrations.score(&self.inputs(serve, row));
-        score.served(serve)
+        self.calibrations.served(serve, &self.inputs(serve, row))
     }
 
     /// The same as `probability` of each row, faster.
     pub fn probabilities(&self, serve: ServeMember, rows: &Matrix) -> Vec<f64> {
         self.each_inputs(serve, rows)
-            .map(|inputs| self.calibrations.score(&inputs).served(serve))
+            .map(|inputs| self.calibrations.served(serve, &inputs))
             .collect()
     }
 

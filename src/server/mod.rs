@@ -429,11 +429,20 @@ impl JsonBody {
         if length.is_some_and(|length| length > max) {
             return Err(too_large());
         }
+        let body = Limited::new(body, max);
         let leave = match length.unwrap_or(max) <= SMALL_BODY {
             true => None,
-            false => Some(permit(&app.large_bodies, "large bodies")?),
+            false => match permit(&app.large_bodies, "large bodies") {
+                Ok(leave) => Some(leave),
+                Err(problem) => {
+                    // Who is still sending would see the connection end instead of the answer.
+                    let mut body = pin!(body);
+                    while let Some(Ok(_)) = body.frame().await {}
+                    return Err(problem);
+                }
+            },
         };
-        match Limited::new(body, max).collect().await {
+        match body.collect().await {
             Ok(body) => Ok(Self {
                 bytes: body.to_bytes(),
                 leave,
