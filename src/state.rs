@@ -719,6 +719,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::scoreboard::Scoreboard;
 
     const DAY: Duration = Duration::from_secs(86_400);
     const EVER: (Timestamp, Timestamp) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
@@ -954,6 +955,47 @@ mod tests {
             assert_eq!(store.scoreboard().unwrap(), Some(scoreboard));
             assert!(store.size() > 0);
         }
+    }
+
+    #[test]
+    fn the_first_schema_is_updated_and_its_counts_stay() {
+        let dir = TempDir::new().unwrap();
+        let connection = Connection::open(dir.path().join(DATABASE)).unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let scoreboard = json!({
+            "rule": {"threshold": 0.5, "for_ms": 0, "horizon_ms": 1_800_000, "step_ms": 60_000, "confirmation_ms": 0},
+            "retention": {"secs": 86_400, "nanos": 0},
+            "targets": {"a": {"first_ms": 0, "newest_ms": 60_000, "scores": [[60_000, 0.25]]}},
+            "totals": {"right": 3, "early": 0, "false": 1, "foreseen": 3, "missed": 2, "scored": 9},
+            "days": [],
+            "lead_times": {"bounds": [60.0], "counts": [0, 3], "sum": 900.0, "count": 3},
+            "recent": [],
+        });
+        connection
+            .execute(
+                "INSERT INTO documents VALUES ('scoreboard', ?1)",
+                [scoreboard.to_string()],
+            )
+            .unwrap();
+        drop(connection);
+
+        let stored = open(&dir).scoreboard().unwrap().unwrap();
+        assert!(stored.ledgers.is_empty() && stored.scores.is_empty());
+        let rules = crate::labels::FailureRules {
+            step: Duration::from_secs(60),
+            min_duration: Duration::ZERO,
+            merge_gap: Duration::ZERO,
+            recovery: Duration::ZERO,
+            horizon: Duration::from_secs(1800),
+        };
+        let rule = crate::evaluation::AlarmRule::new(0.5, Duration::ZERO, &rules);
+        let summary = Scoreboard::restore(&stored, rule, DAY).unwrap().summary();
+        assert_eq!((summary.right, summary.r#false, summary.missed), (3, 1, 2));
+        assert_eq!(summary.lead_time_histogram.count, 3);
     }
 
     #[test]
