@@ -40,7 +40,7 @@ impl<'a> Series<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     series: Vec<Ends>,
-    /// Each name of a label once; of many series they are the same few.
+    /// Names of labels, of which the first few are there once: those of many series are the same.
     names: Vec<String>,
     labels: Vec<Label>,
     /// Values of all labels.
@@ -55,6 +55,9 @@ pub struct Answer {
     /// Native histogram samples, which are skipped.
     pub histograms: u64,
 }
+
+/// A name is looked for among so many: labels that are all called differently cost no more each.
+const FEW_NAMES: usize = 32;
 
 /// Where the labels and samples of a series end; they begin where those of the one before end.
 /// [`decode::Limits`] keeps all such places within 32 bits.
@@ -124,7 +127,8 @@ impl Answer {
 
     /// Adds a label to the series that [`Answer::close`] will end.
     fn push_label(&mut self, name: &str, value: &str) {
-        let known = self.names.iter().position(|known| known == name);
+        let mut known = self.names.iter().take(FEW_NAMES);
+        let known = known.position(|known| known == name);
         let name = known.unwrap_or_else(|| {
             self.names.push(name.to_owned());
             self.names.len() - 1
