@@ -4,6 +4,8 @@
 //! Arguments: port of the upstream, own port, model directory, cycles to measure. Prints one JSON object, then waits for
 //! a line on stdin and goes on with cycles back to back.
 
+mod process;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,6 +14,8 @@ use std::time::Instant;
 use anyhow::Context;
 use serde_json::json;
 use tokio::net::TcpListener;
+
+use process::cpu;
 
 use forewarn::config::{Config, Environment};
 use forewarn::learning;
@@ -31,21 +35,11 @@ const SIGNALS: [&str; 7] = [
     "response_time_ms",
     "active_connections",
 ];
-const TICK_MS: f64 = 10.0;
 
 static NOW: AtomicI64 = AtomicI64::new(1_767_571_200_000);
 
 fn now() -> Timestamp {
     Timestamp(NOW.load(Ordering::Relaxed))
-}
-
-/// User and system time of this process so far, in milliseconds.
-fn cpu() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: Vec<f64> = ticks.map(str::parse).collect::<Result<_, _>>()?;
-    Ok(ticks.iter().sum::<f64>() * TICK_MS)
 }
 
 fn status(field: &str) -> anyhow::Result<f64> {
@@ -126,8 +120,8 @@ async fn main() -> anyhow::Result<()> {
         "{}",
         json!({
             "scored": scored,
-            "backfill": {"cpu_s": backfill_cpu / 1000.0, "wall_s": backfill},
-            "cycle": {"cpu_ms": spent / walls.len() as f64, "wall_ms": 1000.0 * walls[walls.len() / 2]},
+            "backfill": {"cpu_s": backfill_cpu, "wall_s": backfill},
+            "cycle": {"cpu_ms": 1000.0 * spent / walls.len() as f64, "wall_ms": 1000.0 * walls[walls.len() / 2]},
             "rss_mib": {"idle": idle_mib, "now": status("VmRSS")?, "peak": status("VmHWM")?},
         })
     );

@@ -3,11 +3,14 @@
 //!
 //! Arguments: rows, folder. Prints one JSON object.
 
+mod process;
+
 use std::path::Path;
 use std::sync::Mutex;
 
-use anyhow::Context;
 use serde_json::{Map, json};
+
+use process::cpu;
 
 use forewarn::config::{Config, Environment};
 use forewarn::history::{Column, History};
@@ -20,17 +23,8 @@ use forewarn::types::Source;
 
 const DAYS: u64 = 30;
 const TICKS: u64 = DAYS * 1440;
-const TICK_MS: f64 = 10.0;
 /// A Monday.
 const ORIGIN: i64 = 1_767_571_200_000;
-
-fn cpu() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: Vec<f64> = ticks.map(str::parse).collect::<Result<_, _>>()?;
-    Ok(ticks.iter().sum::<f64>() * TICK_MS / 1000.0)
-}
 
 /// A month of a fleet, as Prometheus would return it.
 fn record(plan: &Plan, targets: u32) -> anyhow::Result<History> {

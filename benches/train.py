@@ -7,17 +7,12 @@ import sys
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+
+from requests import cpu
 
 STEP = 60
 # Points in one request, as forewarn asks for them.
 PIECE = 10_000
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def alone(url, pid, queries, start, end):
