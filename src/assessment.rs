@@ -144,10 +144,15 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn find(&self, target: &str) -> Option<&Assessment> {
-        let order = |a: &Assessment| a.target.as_str().cmp(target);
-        let at = self.assessments.binary_search_by(order).ok()?;
-        self.assessments.get(at)
+        find(&self.assessments, target)
     }
+}
+
+/// A target's among assessments that are ordered by target.
+pub fn find<'a>(assessments: &'a [Assessment], target: &str) -> Option<&'a Assessment> {
+    let order = |a: &Assessment| a.target.as_str().cmp(target);
+    let at = assessments.binary_search_by(order).ok()?;
+    assessments.get(at)
 }
 
 #[cfg(test)]

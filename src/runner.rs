@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::assessment::{Assessment, Snapshot};
+use crate::assessment::{self, Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::cycle::{Fleet, Settings};
 use crate::evaluation::AlarmRule;
@@ -209,19 +209,12 @@ impl Runner {
         loop {
             let until = self.stretch(from, config.step).min(t);
             let began = Instant::now();
-            let span = (from, until, config.step);
             let Fetched {
                 mut history,
                 report,
-            } = fetch::fetch(
-                &self.client,
-                config,
-                &own,
-                Purpose::Serving,
-                span,
-                |_, _| (),
-            )
-            .await;
+            } = self
+                .fetch(Purpose::Serving, (from, until, config.step))
+                .await;
             phase(&app, "query", began);
             app.metrics.set_prometheus_up(report.answered());
             if until == t || !report.answered() {
@@ -258,26 +251,22 @@ impl Runner {
     /// The marks that the baselines need and the backfill does not bring. They are asked for again in the next cycle
     /// where a query failed that has just brought the `steps`: another try may help.
     async fn recall(&mut self, t: Timestamp, steps: &FetchReport) {
-        let (app, own) = (self.app.clone(), self.app.own_alerts.load_full());
         let (mut from, end, step) = self.fleet.marks_before(t);
         self.recalled = true;
         while from <= end {
             let until = self.stretch(from, step).min(end);
-            let span = (from, until, step);
-            let Fetched { history, report } = fetch::fetch(
-                &self.client,
-                &app.config,
-                &own,
-                Purpose::Baseline,
-                span,
-                |_, _| (),
-            )
-            .await;
+            let Fetched { history, report } =
+                self.fetch(Purpose::Baseline, (from, until, step)).await;
             let fails_anyway = |key: &String| steps.failed.iter().any(|(failed, _)| failed == key);
             self.recalled &= report.failed.iter().all(|(key, _)| fails_anyway(key));
             tokio::task::block_in_place(|| self.fleet.recall(&history));
             from = until.plus(step);
         }
+    }
+
+    async fn fetch(&self, purpose: Purpose, span: (Timestamp, Timestamp, Duration)) -> Fetched {
+        let (config, own) = (&self.app.config, self.app.own_alerts.load_full());
+        fetch::fetch(&self.client, config, &own, purpose, span, |_, _| ()).await
     }
 
     /// The end of a stretch of grid points to fetch at once.
@@ -446,8 +435,8 @@ fn record(
 ) {
     match event {
         Event::AlarmOpened { target, alarm } => {
-            let at = assessments.binary_search_by(|a| a.target.cmp(target));
-            let risk = at.ok().and_then(|at| assessments[at].risk.as_ref());
+            let found = assessment::find(assessments, target.as_str());
+            let risk = found.and_then(|assessment| assessment.risk.as_ref());
             info!(%target, probability = alarm.score, "alarm");
             alarms.push(AlarmRecord {
                 target: target.clone(),

@@ -41,7 +41,6 @@ const LEAD_BOUNDS: [f64; 11] = [
 
 #[derive(Clone, Debug)]
 pub struct Scoreboard {
-    rule: AlarmRule,
     books: Books,
     /// Place = number of the target.
     ledgers: Vec<Option<Ledger>>,
@@ -237,7 +236,6 @@ impl Scoreboard {
     /// `retention` is the length of the rolling window, in whole days.
     pub fn new(rule: AlarmRule, retention: Duration) -> Self {
         Self {
-            rule,
             books: Books {
                 rule,
                 retention,
@@ -262,11 +260,13 @@ impl Scoreboard {
         retention: Duration,
     ) -> Result<Self, serde_json::Error> {
         let books: Books = serde_json::from_str(&stored.books)?;
+        let newest = Some(books.newest_ms);
         let mut board = Self::new(books.rule, retention);
+        board.books = books;
         for (number, json) in &stored.ledgers {
             let mut ledger: Ledger = serde_json::from_str(json)?;
             // It is stored when it changes, not at each step.
-            ledger.newest_ms = ledger.newest_ms.max(Some(books.newest_ms));
+            ledger.newest_ms = ledger.newest_ms.max(newest);
             let target = ledger.target.clone();
             let place = *number as usize;
             board
@@ -278,7 +278,6 @@ impl Scoreboard {
         board.free = (0..board.ledgers.len() as u32)
             .filter(|number| board.ledgers[*number as usize].is_none())
             .collect();
-        board.books = books;
         for (&at, bytes) in &stored.scores {
             let scores = bytes.chunks_exact(4);
             let scores = scores.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
@@ -288,7 +287,7 @@ impl Scoreboard {
                     let starts = ledger.incidents_ms.iter();
                     starts
                         .into_iter()
-                        .any(|start| board.rule.is_positive(at, Timestamp(*start)))
+                        .any(|start| board.books.rule.is_positive(at, Timestamp(*start)))
                 });
                 if is_judged {
                     *score = f32::NAN;
@@ -307,14 +306,13 @@ impl Scoreboard {
     /// Continues under another rule, as after a reload or a new model. Counts stay. If anything but the
     /// threshold differs, what is undecided was cut by another measure and is dropped.
     pub fn set_rule(&mut self, rule: AlarmRule, retention: Duration) {
-        if self.rule.with_threshold(rule.threshold) != rule {
+        if self.books.rule.with_threshold(rule.threshold) != rule {
             self.gone
                 .extend(self.numbers.drain().map(|(_, number)| number));
             self.ledgers.clear();
             self.free.clear();
             self.steps.clear();
         }
-        self.rule = rule;
         self.books.rule = rule;
         self.books.retention = retention;
     }
@@ -373,8 +371,8 @@ impl Scoreboard {
         let mut events = Vec::new();
         let number = self.number(t, target);
         let keeps = self.keeps(t);
+        let rule = self.books.rule;
         let Self {
-            rule,
             books,
             ledgers,
             steps,
@@ -390,7 +388,7 @@ impl Scoreboard {
         {
             ledger.is_changed = true;
             ledger.incidents_ms.push_back(start.0);
-            books.incident(rule, t, target, ledger, start, &mut events);
+            books.incident(t, target, ledger, start, &mut events);
             let waiting = steps
                 .iter_mut()
                 .filter(|step| rule.is_positive(step.at, start));
@@ -414,7 +412,7 @@ impl Scoreboard {
                 }
             }
             let held = ledger.cutter.holds();
-            if let Some(alarm) = ledger.cutter.push(rule, t, score.map(f64::from)) {
+            if let Some(alarm) = ledger.cutter.push(&rule, t, score.map(f64::from)) {
                 ledger.alarms.push_back(Open::new(alarm));
                 events.push(Event::AlarmOpened {
                     target: target.clone(),
@@ -443,7 +441,7 @@ impl Scoreboard {
     /// Ends a step: closes what time has decided, forgets what is past and targets that are gone.
     pub fn tick(&mut self, t: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
-        let Self { rule, books, .. } = self;
+        let (rule, books) = (self.books.rule, &mut self.books);
         while let Some(step) = self
             .steps
             .pop_front_if(|step| rule.row_known_at(step.at) <= t)
@@ -493,7 +491,7 @@ impl Scoreboard {
         let window = Rolling {
             seconds: self.books.retention.as_secs_f64(),
             counts,
-            target_weeks: target_weeks(counts.scored, self.rule.step()),
+            target_weeks: target_weeks(counts.scored, self.books.rule.step()),
             judged: bins.iter().map(|bin| bin.scores).sum(),
         };
         let mean = |sum: f64| (window.judged >= MIN_SCORES).then(|| sum / window.judged as f64);
@@ -515,7 +513,7 @@ impl Scoreboard {
                 .filter(|_| counts.right + counts.r#false >= MIN_OUTCOMES),
             recall: tally.recall().filter(|_| tally.incidents >= MIN_OUTCOMES),
             false_alarms_per_target_week: tally
-                .false_alarms_per_target_week(self.rule.step())
+                .false_alarms_per_target_week(self.books.rule.step())
                 .filter(|_| window.target_weeks >= MIN_TARGET_WEEKS),
             brier: mean(bins.iter().map(|bin| bin.squared_error).sum()),
             calibration_error: mean(
@@ -531,11 +529,11 @@ impl Scoreboard {
 
     /// With a horizon beyond what is kept of the scores, only every n-th one waits for its outcome.
     fn keeps(&self, t: Timestamp) -> bool {
-        let wait = self.rule.row_known_at(t).0 - t.0;
+        let wait = self.books.rule.row_known_at(t).0 - t.0;
         let stride = (wait as u64)
             .div_ceil(SCORES_KEPT.as_millis() as u64)
             .max(1);
-        t.0.div_euclid(millis(self.rule.step()).max(1))
+        t.0.div_euclid(millis(self.books.rule.step()).max(1))
             .rem_euclid(stride as i64)
             == 0
     }
@@ -544,7 +542,6 @@ impl Scoreboard {
 impl Books {
     fn incident(
         &mut self,
-        rule: &AlarmRule,
         t: Timestamp,
         target: &TargetId,
         ledger: &mut Ledger,
@@ -554,7 +551,7 @@ impl Books {
         let incident = [Incident { start, end: None }];
         for open in &mut ledger.alarms {
             let alarm = open.alarm();
-            let outcome = judge(&alarm, &incident, rule.horizon());
+            let outcome = judge(&alarm, &incident, self.rule.horizon());
             if open.outcome.is_none() && outcome != Outcome::False {
                 open.outcome = Some(outcome);
                 self.close(t, target, alarm, outcome, Some(start), events);
@@ -955,7 +952,7 @@ mod tests {
         let target = TargetId::new("a");
         let mut board = board(0, 5);
         board.observe(at(0), &target, Some(0.9), None);
-        board.set_rule(board.rule.with_threshold(0.6), DAY);
+        board.set_rule(board.books.rule.with_threshold(0.6), DAY);
         assert_eq!(board.summary().open, 1);
         board.set_rule(AlarmRule::new(0.6, minutes(0), &rules(9)), DAY);
         assert_eq!(

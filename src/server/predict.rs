@@ -481,11 +481,10 @@ impl<'a> Parser<'a> {
             self.wrong(at, format!("is {}; must be a string", kind(raw)));
             return None;
         };
-        let target = TargetId::new(name.as_ref());
-        let known = self.snapshot.map_or(&[][..], |s| &s.assessments);
-        if known.binary_search_by(|a| a.target.cmp(&target)).is_ok() {
-            return Some(target);
+        if let Some(known) = self.snapshot.and_then(|snapshot| snapshot.find(&name)) {
+            return Some(known.target.clone());
         }
+        let known = self.snapshot.map_or(&[][..], |s| &s.assessments);
         let hint = match known {
             [] => "targets are known once a cycle of `forewarn serve` has found them".to_string(),
             known => {
