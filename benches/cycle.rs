@@ -18,7 +18,6 @@ use tokio::net::TcpListener;
 use process::cpu;
 
 use forewarn::config::{Config, Environment};
-use forewarn::learning;
 use forewarn::metrics::Metrics;
 use forewarn::models;
 use forewarn::runner::Runner;
@@ -77,12 +76,10 @@ async fn main() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let config = Arc::new(config(upstream, &PathBuf::from(model), state.path())?);
     let store = Store::open(state.path(), config.state.retention)?;
-    let signals: Vec<_> = config.signals.iter().map(|s| s.signal.clone()).collect();
-    let metrics = Metrics::new(&signals, now())?;
+    let metrics = Metrics::new(&config.inputs(), now())?;
     let app = Arc::new(App::new(config.clone(), metrics, Some(store), now));
     let bundle = Arc::new(models::open_current(&config.model.path)?);
-    app.model.store(Some(bundle.clone()));
-    let mut runner = Runner::new(app.clone(), bundle, &learning::plan(&config))?;
+    let mut runner = Runner::new(app.clone(), config.clone(), bundle)?;
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     tokio::spawn(server::serve(
         app.clone(),
@@ -102,13 +99,18 @@ async fn main() -> anyhow::Result<()> {
     let backfill = cycle().await;
     let backfill_cpu = cpu()? - before;
     cycle().await;
-    let scored = app.snapshot.load().as_deref().map_or(0, |snapshot| {
-        snapshot
-            .assessments
-            .iter()
-            .filter(|a| a.risk.is_some())
-            .count()
-    });
+    let scored = app
+        .serving
+        .load()
+        .snapshot
+        .as_deref()
+        .map_or(0, |snapshot| {
+            snapshot
+                .assessments
+                .iter()
+                .filter(|a| a.risk.is_some())
+                .count()
+        });
     let before = cpu()?;
     let mut walls = Vec::new();
     for _ in 0..cycles.parse()? {

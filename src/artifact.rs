@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, BundleError, FORMAT_VERSION, Manifest};
 
-const MANIFEST: &str = "manifest.json";
+pub const MANIFEST: &str = "manifest.json";
 const CARD: &str = "card.md";
 const REPORT: &str = "report.html";
 

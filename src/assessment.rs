@@ -8,7 +8,7 @@ use crate::risk::with_unit;
 use crate::scoreboard::Summary;
 use crate::time::{Timestamp, format_rough};
 use crate::tracker::Tracker;
-use crate::types::{Labels, RiskLevel, Signal, TargetId, TargetState, Unit};
+use crate::types::{Labels, RiskLevel, Shard, Signal, TargetId, TargetState, Unit};
 
 #[derive(Clone, Debug)]
 pub struct Assessment {
@@ -137,6 +137,8 @@ pub struct Snapshot {
     pub at: Timestamp,
     /// Whether Prometheus answered; without it every target is stale.
     pub prometheus_up: bool,
+    /// Whose targets these are.
+    pub shard: Shard,
     /// Ordered by target.
     pub assessments: Vec<Assessment>,
     pub scoreboard: Summary,
@@ -145,6 +147,15 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn find(&self, target: &str) -> Option<&Assessment> {
         find(&self.assessments, target)
+    }
+
+    /// Why a target cannot be among these, whether it exists or not.
+    pub fn is_elsewhere(&self, target: &str) -> Option<String> {
+        let shard = self.shard;
+        (!shard.owns(target)).then(|| {
+            let owner = shard.owner(target);
+            format!("it belongs to the forewarn with --shard.index {owner}, this one is {shard}")
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::history::{Column, History};
 use crate::prometheus::{Answer, Client, QueryError};
 use crate::time::Timestamp;
-use crate::types::{FailureMode, Labels, Source};
+use crate::types::{FailureMode, Labels, Shard, Source};
 use crate::webhook::{self, OwnAlerts};
 
 pub struct Fetched {
@@ -80,9 +80,9 @@ impl FetchReport {
 /// What the history is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    Serving,
+    Serving(Shard),
     /// The signals alone.
-    Baseline,
+    Baseline(Shard),
     /// Training, backtests and checks, which measure other scores too.
     Evaluation,
 }
@@ -107,13 +107,17 @@ pub async fn fetch(
     let mut queries = queries(config, own_alerts);
     let mut history = History::new(config.signals.len(), start, end, step);
     match purpose {
-        Purpose::Serving => (),
-        Purpose::Baseline => queries.retain(|query| matches!(query.column, Column::Signal(_))),
+        Purpose::Serving(_) => (),
+        Purpose::Baseline(_) => queries.retain(|query| matches!(query.column, Column::Signal(_))),
         Purpose::Evaluation => {
             history = history.with_compared(config.compare.keys().cloned().collect());
             queries.extend(compared(config));
         }
     }
+    let shard = match purpose {
+        Purpose::Serving(shard) | Purpose::Baseline(shard) => shard,
+        Purpose::Evaluation => Shard::WHOLE,
+    };
     let total = queries.len();
     let mut report = FetchReport {
         queries: total,
@@ -133,7 +137,7 @@ pub async fn fetch(
         match answer {
             Ok(answer) => {
                 let at = (start == end).then_some(end);
-                insert(&mut history, &mut report, config, &query, answer, at);
+                insert(&mut history, &mut report, config, shard, &query, answer, at);
             }
             Err(error) => {
                 match query.column {
@@ -217,6 +221,7 @@ fn insert(
     history: &mut History,
     report: &mut FetchReport,
     config: &Config,
+    shard: Shard,
     query: &Query,
     answer: Answer,
     at: Option<Timestamp>,
@@ -243,7 +248,7 @@ fn insert(
     } else {
         &no_mapping
     };
-    history.reserve(answer.len());
+    history.reserve(answer.len() / shard.count() as usize);
     let mut extra_labels = Labels::default();
     let (mut doubled, mut example) = (BTreeSet::new(), None);
     for series in answer.series() {
@@ -252,6 +257,9 @@ fn insert(
             report.nameless.insert(query.key.clone());
             continue;
         };
+        if !shard.owns(&target) {
+            continue;
+        }
         let names = config.targets.extra_labels.iter();
         let extra = names.filter_map(|name| Some((name.as_str(), series.label(name)?)));
         // Targets that follow one another mostly share them.

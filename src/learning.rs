@@ -26,9 +26,8 @@ const NEVER: f64 = 1.0;
 
 /// What the config says of learning, for the pure pipeline.
 pub fn plan(config: &Config) -> Plan {
-    let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
     Plan {
-        catalogue: Catalogue::new(&signals, config.step, config.horizon),
+        catalogue: Catalogue::new(&config.inputs(), config.step, config.horizon),
         rules: FailureRules {
             step: config.step,
             min_duration: config.failure.min_duration,
@@ -55,6 +54,13 @@ pub fn plan(config: &Config) -> Plan {
         false_alarms_per_week: config.alerting.false_alarms_per_week,
         alert_for: config.alerting.for_,
     }
+}
+
+/// Why a model cannot score what the config describes; `None` when it can.
+pub fn misfit(bundle: &Bundle, config: &Config) -> Option<String> {
+    bundle
+        .manifest
+        .misfit(&config.inputs(), config.step, config.horizon)
 }
 
 /// Puts what was trained and what it was trained on together.

@@ -42,4 +42,5 @@ pub mod fetch;
 pub mod metrics;
 pub mod server;
 pub mod runner;
+pub mod service;
 pub mod commands;

@@ -55,7 +55,7 @@ pub struct Metrics {
     cycles: IntCounter,
     pub cycles_missed: IntCounter,
     cycle_last_success_timestamp: GaugeVec,
-    /// result: stored, duplicate, own, malformed, failed
+    /// result: stored, duplicate, own, other_shard, malformed, failed
     pub webhook_alerts: IntCounterVec,
     pub webhook_truncated_alerts: IntCounter,
     /// source: query, alerts, webhook
@@ -184,9 +184,6 @@ impl Metrics {
             "Series that the signal's query returned; computed by the background cycle.",
             &["signal"],
         )?;
-        for signal in signals {
-            signal_series.with_label_values(&[&signal.name]).set(0);
-        }
         let metrics = Self {
             predictions: counters(
                 r,
@@ -276,7 +273,14 @@ impl Metrics {
                 "forewarn_webhook_alerts_total",
                 "Alerts received from Alertmanager, by what became of them; malformed and failed count requests.",
                 "result",
-                &["stored", "duplicate", "own", "malformed", "failed"],
+                &[
+                    "stored",
+                    "duplicate",
+                    "own",
+                    "other_shard",
+                    "malformed",
+                    "failed",
+                ],
             )?,
             webhook_truncated_alerts: counter(
                 r,
@@ -297,8 +301,17 @@ impl Metrics {
         for phase in ["query", "ingest", "score", "publish"] {
             metrics.cycle_duration.with_label_values(&[phase]);
         }
+        metrics.set_signals(signals);
         metrics.config_reload.succeeded(now);
         Ok(metrics)
+    }
+
+    /// Forgets the signals of another config.
+    pub fn set_signals(&self, signals: &[Signal]) {
+        self.signal_series.reset();
+        for signal in signals {
+            self.signal_series.with_label_values(&[&signal.name]).set(0);
+        }
     }
 
     /// Whether the cycle that just ran got an answer from Prometheus.
@@ -732,7 +745,7 @@ mod tests {
     use super::*;
     use crate::assessment::{Live, Reason, Risk};
     use crate::model::Score;
-    use crate::types::{RiskLevel, TargetId, Unit};
+    use crate::types::{RiskLevel, Shard, TargetId, Unit};
 
     fn card() -> ModelCard {
         ModelCard {
@@ -774,6 +787,7 @@ mod tests {
         Snapshot {
             at: Timestamp(0),
             prometheus_up: true,
+            shard: Shard::WHOLE,
             assessments: vec![
                 assessment("a\"\\\nb", Some(0.35)),
                 assessment("calm", Some(0.1)),

@@ -11,12 +11,14 @@ use tracing::{debug, info, warn};
 
 use crate::assessment::{self, Assessment, Snapshot};
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::cycle::{Fleet, Settings};
 use crate::evaluation::AlarmRule;
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
-use crate::prometheus::{Client, QueryError, QueryOutcome};
+use crate::learning;
+use crate::prometheus::{Client, ClientError, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
-use crate::server::App;
+use crate::server::{App, Serving};
 use crate::state::{AlarmRecord, IncidentRecord, StateError, Store, StoredAlert};
 use crate::time::{Timestamp, millis};
 use crate::training::Plan;
@@ -33,6 +35,7 @@ const STRETCH_STEPS: u32 = 5;
 
 pub struct Runner {
     app: Arc<App>,
+    config: Arc<Config>,
     client: Client,
     fleet: Fleet,
     scoreboard: Scoreboard,
@@ -57,51 +60,27 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub fn new(app: Arc<App>, bundle: Arc<Bundle>, plan: &Plan) -> anyhow::Result<Self> {
-        let config = &app.config;
-        let counted = app.clone();
-        let client = Client::new(&config.prometheus)?.with_observer(Arc::new(
-            move |outcome: &QueryOutcome| {
-                let metrics = &counted.metrics;
-                metrics.queries.with_label_values(&[outcome.result]).inc();
-                metrics
-                    .query_duration
-                    .observe(outcome.duration.as_secs_f64());
-                metrics.query_warnings.inc_by(outcome.warnings as u64);
-            },
-        ));
-        let rule = AlarmRule::new(
-            bundle.manifest.threshold.probability,
-            plan.alert_for,
-            &plan.rules,
-        );
-        let mut scoreboard = Scoreboard::new(rule, config.state.retention);
-        let fleet = Fleet::new(
-            bundle,
-            Settings {
-                rules: plan.rules,
-                limits: plan.limits,
-                levels: config.risk_levels,
-                serve: config.model.serve,
-            },
-        );
+    pub fn new(app: Arc<App>, config: Arc<Config>, bundle: Arc<Bundle>) -> anyhow::Result<Self> {
+        let client = client(&app, &config)?;
+        let plan = learning::plan(&config);
+        let rule = rule(&bundle, &plan);
+        let retention = config.state.retention;
+        let mut scoreboard = Scoreboard::new(rule, retention);
+        let fleet = fleet(bundle, &config, &plan);
         let mut recorded = HashMap::default();
         if let Some(store) = &app.store {
             let stored = store.scoreboard()?;
-            match stored.map(|stored| Scoreboard::restore(&stored, rule, config.state.retention)) {
+            match stored.map(|stored| Scoreboard::restore(&stored, rule, retention)) {
                 Some(Ok(restored)) => scoreboard = restored,
                 Some(Err(error)) => {
                     warn!("the stored scoreboard cannot be read and starts anew: {error}")
                 }
                 None => (),
             }
-            let since = (app.clock)().minus(fleet.backfill());
-            for incident in store.incidents(since, Timestamp(i64::MAX), usize::MAX)? {
-                // Newest first.
-                recorded.entry(incident.target.clone()).or_insert(incident);
-            }
+            recorded = newest_incidents(&app, store, &fleet)?;
         }
         Ok(Self {
+            config,
             client,
             fleet,
             scoreboard,
@@ -119,36 +98,65 @@ impl Runner {
         })
     }
 
-    /// Runs cycles until it is dropped. Never more than one is under way.
-    pub async fn run(mut self) {
-        let step = self.app.config.step;
+    /// Goes on with another config or model: the next cycle backfills what they need and puts them into service. The
+    /// scoreboard's counts stay. On an error everything is as it was.
+    pub fn renew(&mut self, config: Arc<Config>, bundle: Arc<Bundle>) -> anyhow::Result<()> {
+        let client = client(&self.app, &config)?;
+        let plan = learning::plan(&config);
+        let rule = rule(&bundle, &plan);
+        let fleet = fleet(bundle, &config, &plan);
+        if let Some(store) = &self.app.store {
+            let mut recorded = newest_incidents(&self.app, store, &fleet)?;
+            recorded.extend(self.recorded.drain());
+            self.recorded = recorded;
+        }
+        self.scoreboard.set_rule(rule, config.state.retention);
+        (self.config, self.client, self.fleet) = (config, client, fleet);
+        self.attempted = None;
+        self.rules_asked = None;
+        self.problems.clear();
+        Ok(())
+    }
+
+    /// Resolves when a cycle is due: at a grid point after the last one, or far before it.
+    pub async fn due(&self) {
+        let step = self.config.step;
         loop {
             let now = (self.app.clock)();
-            let t = now.minus(self.app.config.query_offset).floor(step);
-            if let Some(attempted) = self.attempted {
-                let passed = (t.0 - attempted.0) / millis(step);
-                if passed > 1 {
-                    self.app.metrics.cycles_missed.inc_by(passed as u64 - 1);
-                }
-                if passed < -1 {
-                    warn!(before = %attempted, now = %t, "the clock went back: starting over");
-                    self.fleet.clear();
-                    self.attempted = None;
-                }
+            let t = now.minus(self.config.query_offset).floor(step);
+            let passed = self.attempted.map(|attempted| t.0 - attempted.0);
+            if passed.is_none_or(|passed| passed > 0 || passed < -millis(step)) {
+                return;
             }
-            if self.attempted.is_none_or(|attempted| t > attempted) {
-                self.attempted = Some(t);
-                self.cycle(t).await;
-            }
-            let next = t.plus(step).plus(self.app.config.query_offset);
-            sleep(next.since((self.app.clock)())).await;
+            let next = t.plus(step).plus(self.config.query_offset);
+            sleep(next.since(now)).await;
         }
+    }
+
+    /// The cycle that is due, and what was missed before it.
+    pub async fn tick(&mut self) {
+        let step = self.config.step;
+        let t = (self.app.clock)()
+            .minus(self.config.query_offset)
+            .floor(step);
+        if let Some(attempted) = self.attempted {
+            let passed = (t.0 - attempted.0) / millis(step);
+            if passed > 1 {
+                self.app.metrics.cycles_missed.inc_by(passed as u64 - 1);
+            }
+            if passed < 0 {
+                warn!(before = %attempted, now = %t, "the clock went back: starting over");
+                self.fleet.clear();
+            }
+        }
+        self.attempted = Some(t);
+        self.cycle(t).await;
     }
 
     /// One cycle at the grid point `t`.
     pub async fn cycle(&mut self, t: Timestamp) {
         let app = self.app.clone();
-        let config = &app.config;
+        let step = self.config.step;
         if self
             .rules_asked
             .is_none_or(|asked| asked.elapsed() >= RULES_EVERY)
@@ -162,8 +170,8 @@ impl Runner {
             }
         }
 
-        let oldest = t.minus(self.fleet.backfill()).floor(config.step);
-        let due = self.fleet.newest().map(|newest| newest.plus(config.step));
+        let oldest = t.minus(self.fleet.backfill()).floor(step);
+        let due = self.fleet.newest().map(|newest| newest.plus(step));
         let start = due.map_or(oldest, |due| due.max(oldest)).min(t);
         if due != Some(start) {
             self.seen_from = start;
@@ -203,8 +211,8 @@ impl Runner {
     /// is large. Gives the newest stretch's report; `None` if Prometheus stopped answering, and then the next cycle goes on
     /// where this one stopped.
     async fn take_in(&mut self, start: Timestamp, t: Timestamp) -> Option<FetchReport> {
-        let app = self.app.clone();
-        let (config, own) = (&app.config, app.own_alerts.load_full());
+        let (app, config) = (self.app.clone(), self.config.clone());
+        let own = app.own_alerts.load_full();
         let mut from = start;
         loop {
             let until = self.stretch(from, config.step).min(t);
@@ -213,7 +221,7 @@ impl Runner {
                 mut history,
                 report,
             } = self
-                .fetch(Purpose::Serving, (from, until, config.step))
+                .fetch(Purpose::Serving(app.shard), (from, until, config.step))
                 .await;
             phase(&app, "query", began);
             app.metrics.set_prometheus_up(report.answered());
@@ -230,10 +238,10 @@ impl Runner {
                 return None;
             }
             if let Some(store) = app.store.clone() {
-                match received(store, &app, from, until).await {
+                match received(store, &config, from, until).await {
                     Ok(alerts) => {
                         let is_known = |target: &TargetId| self.fleet.contains(target);
-                        webhook::mark_failing(&mut history, &alerts, config, &own, is_known);
+                        webhook::mark_failing(&mut history, &alerts, &config, &own, is_known);
                     }
                     Err(error) => warn!("cannot read the alerts received by webhook: {error}"),
                 }
@@ -255,8 +263,9 @@ impl Runner {
         self.recalled = true;
         while from <= end {
             let until = self.stretch(from, step).min(end);
-            let Fetched { history, report } =
-                self.fetch(Purpose::Baseline, (from, until, step)).await;
+            let Fetched { history, report } = self
+                .fetch(Purpose::Baseline(self.app.shard), (from, until, step))
+                .await;
             let fails_anyway = |key: &String| steps.failed.iter().any(|(failed, _)| failed == key);
             self.recalled &= report.failed.iter().all(|(key, _)| fails_anyway(key));
             tokio::task::block_in_place(|| self.fleet.recall(&history));
@@ -265,8 +274,8 @@ impl Runner {
     }
 
     async fn fetch(&self, purpose: Purpose, span: (Timestamp, Timestamp, Duration)) -> Fetched {
-        let (config, own) = (&self.app.config, self.app.own_alerts.load_full());
-        fetch::fetch(&self.client, config, &own, purpose, span, |_, _| ()).await
+        let own = self.app.own_alerts.load_full();
+        fetch::fetch(&self.client, &self.config, &own, purpose, span, |_, _| ()).await
     }
 
     /// The end of a stretch of grid points to fetch at once.
@@ -377,12 +386,18 @@ impl Runner {
     }
 
     fn publish(&self, t: Timestamp, prometheus_up: bool, assessments: Vec<Assessment>) {
-        self.app.snapshot.store(Some(Arc::new(Snapshot {
+        let snapshot = Snapshot {
             at: t,
             prometheus_up,
+            shard: self.app.shard,
             assessments,
             scoreboard: self.scoreboard.summary(),
-        })));
+        };
+        self.app.serving.store(Arc::new(Serving {
+            config: self.config.clone(),
+            model: Some(self.fleet.bundle().clone()),
+            snapshot: Some(Arc::new(snapshot)),
+        }));
         self.app.cycled.store(true, Ordering::Relaxed);
     }
 
@@ -401,7 +416,7 @@ impl Runner {
         if down {
             return;
         }
-        let problems = report.problems(&self.app.config);
+        let problems = report.problems(&self.config);
         for (what, text) in &problems {
             if !self.problems.contains_key(what) {
                 warn!("{text}");
@@ -417,6 +432,52 @@ impl Runner {
             debug!("{key}: {text}");
         }
     }
+}
+
+fn client(app: &Arc<App>, config: &Config) -> Result<Client, ClientError> {
+    let counted = app.clone();
+    let observer = move |outcome: &QueryOutcome| {
+        let metrics = &counted.metrics;
+        metrics.queries.with_label_values(&[outcome.result]).inc();
+        metrics
+            .query_duration
+            .observe(outcome.duration.as_secs_f64());
+        metrics.query_warnings.inc_by(outcome.warnings as u64);
+    };
+    Ok(Client::new(&config.prometheus)?.with_observer(Arc::new(observer)))
+}
+
+fn rule(bundle: &Bundle, plan: &Plan) -> AlarmRule {
+    AlarmRule::new(
+        bundle.manifest.threshold.probability,
+        plan.alert_for,
+        &plan.rules,
+    )
+}
+
+fn fleet(bundle: Arc<Bundle>, config: &Config, plan: &Plan) -> Fleet {
+    let settings = Settings {
+        rules: plan.rules,
+        limits: plan.limits,
+        levels: config.risk_levels,
+        serve: config.model.serve,
+    };
+    Fleet::new(bundle, settings)
+}
+
+/// Of each target the newest incident that reaches into the backfill, as the store has it.
+fn newest_incidents(
+    app: &App,
+    store: &Store,
+    fleet: &Fleet,
+) -> Result<HashMap<TargetId, IncidentRecord, RandomState>, StateError> {
+    let since = (app.clock)().minus(fleet.backfill());
+    let mut newest = HashMap::default();
+    for incident in store.incidents(since, Timestamp(i64::MAX), usize::MAX)? {
+        // Newest first.
+        newest.entry(incident.target.clone()).or_insert(incident);
+    }
+    Ok(newest)
 }
 
 fn phase(app: &App, name: &str, began: Instant) {
@@ -483,11 +544,11 @@ fn record(
 
 async fn received(
     store: Store,
-    app: &App,
+    config: &Config,
     start: Timestamp,
     t: Timestamp,
 ) -> anyhow::Result<Vec<StoredAlert>> {
-    if app.config.failure.alerts.is_empty() {
+    if config.failure.alerts.is_empty() {
         return Ok(Vec::new());
     }
     Ok(tokio::task::spawn_blocking(move || store.alerts(start, t)).await??)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::time::Timestamp;
 
@@ -293,6 +294,45 @@ impl ServeMember {
     }
 }
 
+/// Which of several processes this is, when they share the targets among them: each target belongs to exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: u32,
+    count: u32,
+}
+
+impl Shard {
+    /// The only one.
+    pub const WHOLE: Shard = Shard { index: 0, count: 1 };
+
+    /// `None` unless `index` is below `count`.
+    pub fn new(index: u32, count: u32) -> Option<Self> {
+        (index < count).then_some(Self { index, count })
+    }
+
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    pub fn owns(self, target: &str) -> bool {
+        self.count == 1 || self.owner(target) == self.index
+    }
+
+    /// Index of the shard that a target belongs to: the first eight bytes of the SHA-256 of its name, as a big-endian number,
+    /// modulo the count.
+    pub fn owner(self, target: &str) -> u32 {
+        let hash: [u8; 32] = Sha256::digest(target).into();
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        (u64::from_be_bytes([a, b, c, d, e, f, g, h]) % u64::from(self.count)) as u32
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {} of {}", self.index, self.count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,5 +343,25 @@ mod tests {
         assert_eq!(levels.level(0.8), RiskLevel::High);
         assert_eq!(levels.level(0.8001), RiskLevel::Critical);
         assert_eq!(levels.level(0.2), RiskLevel::Minimal);
+    }
+
+    #[test]
+    fn each_target_has_one_shard_for_ever() {
+        let shards: Vec<Shard> = (0..3).filter_map(|i| Shard::new(i, 3)).collect();
+        let mut sizes = [0; 3];
+        for target in (0..3000).map(|i| format!("host-{i}")) {
+            let owners: Vec<usize> = (0..3).filter(|&i| shards[i].owns(&target)).collect();
+            assert_eq!(owners.len(), 1, "{target}");
+            sizes[owners[0]] += 1;
+            assert!(Shard::WHOLE.owns(&target));
+        }
+        assert!(
+            sizes.iter().all(|size| (900..1100).contains(size)),
+            "{sizes:?}"
+        );
+        // Another hash would move every target to another shard.
+        let owners = ["web-1", "web-2", "ns/pod"].map(|target| shards[0].owner(target));
+        assert_eq!(owners, [1, 1, 2]);
+        assert_eq!(Shard::new(3, 3), None);
     }
 }

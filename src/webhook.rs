@@ -23,6 +23,8 @@ pub struct Received {
     pub duplicate: u64,
     /// Alerts of this delivery that our own predictions raised.
     pub own: u64,
+    /// Alerts about targets of other shards, which are not stored here.
+    pub elsewhere: u64,
     /// Alerts that Alertmanager left out (`max_alerts`).
     pub truncated: u64,
 }
@@ -72,8 +74,14 @@ pub fn receive(
     body: &[u8],
     now: Timestamp,
     own: &OwnAlerts,
+    is_ours: impl Fn(&str) -> bool,
+    config: &Config,
 ) -> Result<Received, WebhookError> {
-    let (alerts, truncated) = parse(body, own).map_err(WebhookError::Malformed)?;
+    let (mut alerts, truncated) = parse(body, own).map_err(WebhookError::Malformed)?;
+    let delivered = alerts.len();
+    alerts.retain(|alert| {
+        subject(alert.own, &alert.labels, config).is_none_or(|target| is_ours(&target))
+    });
     let recorded = store
         .record_alerts(now, &alerts)
         .map_err(|error| WebhookError::Unavailable(error.to_string()))?;
@@ -81,6 +89,7 @@ pub fn receive(
         stored: recorded.stored,
         duplicate: recorded.duplicate,
         own: alerts.iter().filter(|alert| alert.own).count() as u64,
+        elsewhere: (delivered - alerts.len()) as u64,
         truncated,
     })
 }
@@ -280,6 +289,19 @@ pub fn target_of<'a>(
     Some(Cow::Owned(values?.join("/")))
 }
 
+/// The target that an alert is about. Our own alerts name it themselves.
+pub fn subject<'a>(
+    is_own: bool,
+    labels: &'a BTreeMap<String, String>,
+    config: &Config,
+) -> Option<Cow<'a, str>> {
+    let label = |name: &str| labels.get(name).map(String::as_str);
+    match is_own {
+        true => label("target").map(Cow::Borrowed),
+        false => target_of(label, &config.targets, &config.failure.target_labels),
+    }
+}
+
 /// Marks what received alerts say of targets: of those in the history and those that `is_known`, because an
 /// alert alone makes no target.
 pub fn mark_failing(
@@ -351,6 +373,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::{Environment, SHIPPED};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -367,6 +390,16 @@ mod tests {
 
     fn text_map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|&(k, v)| (k.into(), v.into())).collect()
+    }
+
+    fn config() -> Config {
+        let env = Environment::from_iter([("", ""); 0]);
+        let text = SHIPPED.replace("${", "$${");
+        Config::parse(&text, "config.yaml", &env).unwrap()
+    }
+
+    fn receive_all(store: &Store, body: &[u8], own: &OwnAlerts) -> Result<Received, WebhookError> {
+        receive(store, body, NOW, own, |_| true, &config())
     }
 
     fn all(store: &Store) -> Vec<StoredAlert> {
@@ -393,11 +426,12 @@ mod tests {
             ("0.33/resolved-3.json", 3, 0, 0, 0),
             ("0.33/firing-3.json", 3, 0, 0, 0),
         ] {
-            let received = receive(&store, &fixture(name), NOW, &own).unwrap();
+            let received = receive_all(&store, &fixture(name), &own).unwrap();
             let expected = Received {
                 stored,
                 duplicate,
                 own: ours,
+                elsewhere: 0,
                 truncated,
             };
             assert_eq!(received, expected, "{name}");
@@ -473,7 +507,7 @@ mod tests {
         let (_dir, store) = store();
         for (body, expected) in table {
             let shown = &body[..body.len().min(100)];
-            match receive(&store, body.as_bytes(), NOW, &OwnAlerts::default()) {
+            match receive_all(&store, body.as_bytes(), &OwnAlerts::default()) {
                 Err(WebhookError::Malformed(message)) => {
                     assert!(message.contains(expected), "{shown}: {message}");
                 }
@@ -489,7 +523,7 @@ mod tests {
             "startsAt":"2026-01-10T15:30:45Z","fingerprint":"","extra":[1]}],"truncatedAlerts":null}"#;
         let (_dir, store) = store();
         assert_eq!(
-            receive(&store, body, NOW, &OwnAlerts::default())
+            receive_all(&store, body, &OwnAlerts::default())
                 .unwrap()
                 .stored,
             1
@@ -498,15 +532,24 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_is_stored_by_the_shard_of_its_target() {
+        let body = fixture("0.33/firing-3.json");
+        let receive_of = |is_ours: fn(&str) -> bool| {
+            let (_dir, store) = store();
+            let own = OwnAlerts::default();
+            let received = receive(&store, &body, NOW, &own, is_ours, &config()).unwrap();
+            (received.stored, received.elsewhere, all(&store).len())
+        };
+        assert_eq!(receive_of(|_| false), (0, 3, 0));
+        assert_eq!(receive_of(|target| target.starts_with("web-")), (2, 1, 2));
+    }
+
+    #[test]
     fn a_store_that_cannot_be_written_asks_for_a_retry() {
         let (dir, _store) = store();
         let reader = Store::open_read_only(dir.path()).unwrap();
-        let result = receive(
-            &reader,
-            &fixture("0.33/firing-1.json"),
-            NOW,
-            &OwnAlerts::default(),
-        );
+        let body = fixture("0.33/firing-1.json");
+        let result = receive_all(&reader, &body, &OwnAlerts::default());
         assert!(
             matches!(result, Err(WebhookError::Unavailable(_))),
             "{result:?}"

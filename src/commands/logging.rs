@@ -3,7 +3,9 @@
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -21,19 +23,24 @@ pub struct LogArgs {
     pub format: LogFormat,
 }
 
-/// Starts logging; a second call changes nothing.
-pub fn start(args: &LogArgs, configured: &str) {
-    let level = args.level.as_deref().unwrap_or(configured).to_lowercase();
-    // What libraries say below a warning is of no use to an operator.
-    let filter = EnvFilter::new(format!("warn,forewarn={level}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    let _ = match args.format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
-        LogFormat::Json => builder.json().try_init(),
+/// Starts logging; a second call changes nothing. The result sets the level that the config asks for, unless the command line says
+/// one.
+pub fn start(args: &LogArgs, configured: &str) -> Box<dyn Fn(&str) + Send> {
+    let given = args.level.clone();
+    let filter = move |configured: &str| {
+        let level = given.as_deref().unwrap_or(configured).to_lowercase();
+        // What libraries say below a warning is of no use to an operator.
+        EnvFilter::new(format!("warn,forewarn={level}"))
     };
+    let (level, handle) = reload::Layer::new(filter(configured));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match args.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let _ = tracing_subscriber::registry()
+        .with(level)
+        .with(lines)
+        .try_init();
+    Box::new(move |configured| drop(handle.reload(filter(configured))))
 }

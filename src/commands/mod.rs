@@ -22,9 +22,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::artifact::ArtifactError;
 use crate::bundle::Bundle;
 use crate::config::{Config, ConfigError, Environment};
+use crate::learning;
 use crate::models;
 use crate::time::Timestamp;
-use crate::types::Signal;
 
 /// Says how probable it is that a target fails within the horizon, from series that Prometheus already has.
 #[derive(Debug, Parser)]
@@ -102,11 +102,7 @@ fn model_dir(flag: Option<PathBuf>, config: &Config) -> Result<PathBuf, Artifact
 
 /// Refuses a model that cannot score what the config describes.
 fn check_fit(bundle: &Bundle, config: &Config) -> anyhow::Result<()> {
-    let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
-    let misfit = bundle
-        .manifest
-        .misfit(&signals, config.step, config.horizon);
-    match misfit.or_else(|| bundle.lacks(config.model.serve)) {
+    match learning::misfit(bundle, config).or_else(|| bundle.lacks(config.model.serve)) {
         Some(why) => bail!("{why}"),
         None => Ok(()),
     }

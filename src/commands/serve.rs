@@ -1,52 +1,85 @@
 //! `forewarn serve`: wires the cycle, the HTTP side and the store together.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::logging::{self, LogArgs};
-use super::{ConfigFile, now};
-use crate::bundle::Bundle;
+use super::{ConfigFile, Usage, now};
 use crate::config::Config;
-use crate::learning;
 use crate::metrics::Metrics;
-use crate::models;
-use crate::runner::Runner;
-use crate::server::{self, App};
+use crate::server::{self, App, Reloads};
+use crate::service::{Service, Source};
 use crate::state::Store;
-use crate::time::Timestamp;
-use crate::types::Signal;
+use crate::time::parse_duration;
+use crate::types::Shard;
+
+/// How long what blocks may go on after everything else has stopped.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "There is no reload yet (no SIGHUP, no /-/reload): a changed config or a new model takes effect at a restart.\nSIGTERM and Ctrl-C let requests under way finish (api.shutdown_timeout)."
+    after_help = "SIGHUP reads the config and the model again, and so does a change of either. Everything is checked first; on an error both stay as they were.\nSIGTERM and Ctrl-C let requests under way finish (api.shutdown_timeout)."
 )]
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
+    /// How often to look for a changed config file and a newly promoted model; 0s: never, only SIGHUP and /-/reload count.
+    #[arg(long = "config.auto-reload-interval", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
+    every: Duration,
     /// Address of the API and of /metrics, like 127.0.0.1:8000 or [::1]:8000; may be given more than once. Default: api.listen.
     #[arg(long = "web.listen-address", value_name = "HOST:PORT", value_parser = address)]
     listen: Vec<String>,
+    /// Allow POST /-/reload.
+    #[arg(long = "web.enable-lifecycle")]
+    lifecycle: bool,
+    /// Which of `--shard.count` this one is, from 0; a name that ends with a number will do, like that of a StatefulSet's pod.
+    #[arg(long = "shard.index", value_name = "N", default_value = "0", value_parser = ordinal)]
+    shard_index: u32,
+    /// Among how many the targets are divided. Each scores its own targets only; all must say the same count.
+    #[arg(long = "shard.count", value_name = "N", default_value_t = 1)]
+    shard_count: u32,
     #[command(flatten)]
     log: LogArgs,
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let shard = Shard::new(args.shard_index, args.shard_count).ok_or_else(|| {
+        Usage(format!(
+            "--shard.index {} is not below --shard.count {}; indexes start at 0",
+            args.shard_index, args.shard_count
+        ))
+    })?;
     let config = Arc::new(args.config.load()?);
-    logging::start(&args.log, &config.log.level);
+    let set_log_level = logging::start(&args.log, &config.log.level);
     let listen = match args.listen.is_empty() {
         true => vec![config.api.listen.clone()],
-        false => args.listen,
+        false => args.listen.clone(),
     };
-    tokio::runtime::Runtime::new()?.block_on(serve(config, &listen))
+    let source = Source {
+        config_file: args.config.path,
+        every: args.every,
+        listens_elsewhere: !args.listen.is_empty(),
+        set_log_level,
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(serve(config, &listen, source, args.lifecycle, shard));
+    runtime.shutdown_timeout(LAST_WORK);
+    result
 }
 
-async fn serve(config: Arc<Config>, listen: &[String]) -> anyhow::Result<()> {
-    let started = now();
+async fn serve(
+    config: Arc<Config>,
+    listen: &[String],
+    source: Source,
+    lifecycle: bool,
+    shard: Shard,
+) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for address in listen {
         let listener = TcpListener::bind(address).await.with_context(|| {
@@ -58,42 +91,55 @@ async fn serve(config: Arc<Config>, listen: &[String]) -> anyhow::Result<()> {
         true => Some(Store::open(&config.state.path, config.state.retention)?),
         false => None,
     };
-    let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
-    let metrics = Metrics::new(&signals, started)?;
-    let app = Arc::new(App::new(config.clone(), metrics, store, now));
-
-    let cycle = match load_model(&app, &signals, started) {
-        Some(bundle) => Some(Runner::new(app.clone(), bundle, &learning::plan(&config))?),
-        None => {
-            app.cycled.store(true, Ordering::Relaxed);
-            None
-        }
-    };
+    let metrics = Metrics::new(&config.inputs(), now())?;
+    let (reloads, requests) = Reloads::channel();
+    let mut app = App::new(config, metrics, store, now);
+    app.reloads = lifecycle.then_some(reloads);
+    app.shard = shard;
+    let app = Arc::new(app);
+    let service = Service::start(app.clone(), source, requests)?;
     for listener in &listeners {
         info!(address = %listener.local_addr()?, "listening");
     }
-    let stop = stopped();
-    match cycle {
-        None => server::serve(app, listeners, stop).await,
-        Some(runner) => {
-            let mut cycle = tokio::spawn(runner.run());
-            let mut crashed = false;
-            let ended = async {
-                tokio::select! {
-                    () = stop => (),
-                    _ = &mut cycle => crashed = true,
-                }
-            };
-            server::serve(app, listeners, ended).await;
-            if crashed {
-                // Without cycles the probabilities would stay as they are for ever.
-                bail!("the cycle crashed (above); start forewarn again and report it");
-            }
-            cycle.abort();
+    let mut service = tokio::spawn(service.run());
+    let watchdog = tokio::spawn(watchdog());
+    let mut ended = None;
+    let stop = async {
+        tokio::select! {
+            () = stopped() => (),
+            result = &mut service => ended = Some(result),
         }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    };
+    server::serve(app, listeners, stop).await;
+    watchdog.abort();
+    match ended {
+        None => service.abort(),
+        // Without cycles the probabilities would stay as they are for ever.
+        Some(Err(_)) => bail!("the cycle crashed (above); start forewarn again and report it"),
+        Some(Ok(result)) => result?,
     }
     info!("stopped");
     Ok(())
+}
+
+/// Tells systemd twice in each watchdog interval that forewarn is alive.
+async fn watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut beat = tokio::time::interval(limit / 2);
+    loop {
+        beat.tick().await;
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// The number at the end.
+fn ordinal(text: &str) -> Result<u32, String> {
+    let (_, number) = text.rsplit_once('-').unwrap_or(("", text));
+    let problem = |_| "not a number, nor a name that ends with one, like forewarn-2".to_string();
+    number.parse().map_err(problem)
 }
 
 fn address(text: &str) -> Result<String, String> {
@@ -103,40 +149,6 @@ fn address(text: &str) -> Result<String, String> {
         }
         Some((_, port)) if port.parse::<u16>().is_ok() => Ok(text.into()),
         _ => Err("not host:port; write it like 127.0.0.1:8000 or [::1]:8000".into()),
-    }
-}
-
-/// Loads the served model into the app; the result is what the cycle can score with.
-fn load_model(app: &App, signals: &[Signal], now: Timestamp) -> Option<Arc<Bundle>> {
-    let config = &app.config;
-    let bundle = match models::open_current(&config.model.path) {
-        Ok(bundle) => Arc::new(bundle),
-        Err(problem) => {
-            error!(
-                "no model is served, /predict answers 503; repair this and start again: {problem}"
-            );
-            app.metrics.model_reload.failed();
-            return None;
-        }
-    };
-    if let Some(why) = bundle.lacks(config.model.serve) {
-        error!("no model is served, /predict answers 503; repair this and start again: {why}");
-        app.metrics.model_reload.failed();
-        return None;
-    }
-    let manifest = &bundle.manifest;
-    info!(model = %manifest.id, origin = manifest.origin.name(), "model loaded");
-    app.model.store(Some(bundle.clone()));
-    match manifest.misfit(signals, config.step, config.horizon) {
-        None => {
-            app.metrics.model_reload.succeeded(now);
-            Some(bundle)
-        }
-        Some(why) => {
-            warn!("no target is scored, /predict answers with the model's own signals: {why}");
-            app.metrics.model_reload.failed();
-            None
-        }
     }
 }
 

@@ -45,6 +45,13 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+impl Config {
+    /// The signals without their queries.
+    pub fn inputs(&self) -> Vec<Signal> {
+        self.signals.iter().map(|s| s.signal.clone()).collect()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrometheusConfig {
     /// Base URL, may carry a path prefix; no trailing slash.

@@ -1,6 +1,5 @@
 //! The small routes: JSON behind the status page, `/metrics`, health and the webhook.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -77,7 +76,7 @@ impl<'a> From<&'a Assessment> for Target<'a> {
 /// All targets with state, probability and reasons
 #[utoipa::path(get, path = "/api/v1/targets", tag = "fleet", responses((status = 200, body = Targets)))]
 pub async fn targets(State(app): State<Arc<App>>) -> Response {
-    let snapshot = app.snapshot.load_full();
+    let snapshot = app.serving.load().snapshot.clone();
     let assessments = snapshot.as_deref().map_or(&[][..], |s| &s.assessments);
     json(&Targets {
         at: snapshot.as_deref().map(|s| s.at.to_string()),
@@ -99,15 +98,17 @@ pub async fn target(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let snapshot = app.snapshot.load_full();
+    let snapshot = app.serving.load().snapshot.clone();
     match snapshot.as_deref().and_then(|s: &Snapshot| s.find(&name)) {
         Some(assessment) => Ok(json(&Target::from(assessment))),
-        None => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            format!(
-                "{name} is not among the targets of the last cycle; GET /api/v1/targets lists them"
-            ),
-        )),
+        None => {
+            let elsewhere = snapshot.and_then(|snapshot| snapshot.is_elsewhere(&name));
+            let hint = elsewhere.unwrap_or_else(|| "GET /api/v1/targets lists them".into());
+            Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                format!("{name} is not among the targets of the last cycle; {hint}"),
+            ))
+        }
     }
 }
 
@@ -155,11 +156,12 @@ pub async fn alerts(State(app): State<Arc<App>>) -> Result<Response, Problem> {
         Ok((store.alerts(since, now)?, store.alarms(since, ALARMS)?))
     })
     .await?;
+    let config = &app.serving.load().config;
     let alerts: Vec<Value> = alerts
         .iter()
         .rev()
         .take(INCIDENTS)
-        .map(|alert| alert_json(alert, &alarms, &app.config))
+        .map(|alert| alert_json(alert, &alarms, config))
         .collect();
     Ok(json(&value!({ "alerts": alerts })))
 }
@@ -171,7 +173,7 @@ async fn recorded<T: Send + 'static>(
 ) -> Result<T, Problem> {
     let store = state(app)?;
     let now = (app.clock)();
-    let since = now.minus(app.config.state.retention);
+    let since = now.minus(app.serving.load().config.state.retention);
     blocking(move || read(&store, since, now))
         .await
         .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
@@ -179,15 +181,7 @@ async fn recorded<T: Send + 'static>(
 
 /// An alert joined with the alarm that covered its start. Our own alerts name their target themselves and foresee, not happen.
 fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> Value {
-    let target = match alert.own {
-        true => alert.labels.get("target").cloned(),
-        false => webhook::target_of(
-            |name| alert.labels.get(name).map(String::as_str),
-            &config.targets,
-            &config.failure.target_labels,
-        )
-        .map(Cow::into_owned),
-    };
+    let target = webhook::subject(alert.own, &alert.labels, config);
     let covers = |alarm: &&AlarmRecord| {
         !alert.own
             && Some(alarm.target.as_str()) == target.as_deref()
@@ -199,7 +193,7 @@ fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> V
         .filter(covers)
         .min_by_key(|alarm| alarm.opened);
     value!({
-        "target": target,
+        "target": target.as_deref(),
         "own": alert.own,
         "labels": alert.labels,
         "starts_at": alert.starts_at.to_string(),
@@ -220,13 +214,14 @@ fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> V
     ),
 )]
 pub async fn model(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    app.bundle().map(|bundle| json(&ModelCard::of(&bundle)))
+    let serving = app.serving.load();
+    serving.bundle().map(|bundle| json(&ModelCard::of(bundle)))
 }
 
 /// How good the predictions have been
 #[utoipa::path(get, path = "/api/v1/scoreboard", tag = "fleet", responses((status = 200, body = Value)))]
 pub async fn scoreboard(State(app): State<Arc<App>>) -> Response {
-    match app.snapshot.load_full() {
+    match &app.serving.load().snapshot {
         Some(snapshot) => json(&snapshot.scoreboard),
         None => json(&Summary::default()),
     }
@@ -241,8 +236,9 @@ pub async fn scoreboard(State(app): State<Arc<App>>) -> Response {
 pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let format = Format::negotiate(accept.unwrap_or_default());
-    let snapshot = app.snapshot.load_full();
-    let pieces = app.metrics.render(snapshot, app.card().as_ref(), format);
+    let serving = app.serving.load_full();
+    let (snapshot, card) = (serving.snapshot.clone(), serving.card());
+    let pieces = app.metrics.render(snapshot, card.as_ref(), format);
     let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
     ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
 }
@@ -250,7 +246,7 @@ pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Respons
 /// Whether a model is loaded
 #[utoipa::path(get, path = "/health", tag = "operations", responses((status = 200, body = Value)))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
-    json(&match app.model.load().as_deref() {
+    json(&match &app.serving.load().model {
         Some(bundle) => {
             let mut models: Vec<&str> = bundle.members().map(ServeMember::name).collect();
             models.sort_unstable();
@@ -276,7 +272,7 @@ pub async fn healthy() -> &'static str {
     ),
 )]
 pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    app.bundle()?;
+    app.serving.load().bundle()?;
     if app.ready() {
         Ok("forewarn is ready.\n")
     } else {
@@ -316,13 +312,24 @@ pub async fn webhook(
     })?;
     let store = state(&app).inspect_err(|_| count("failed", 1))?;
     let _slot = app.webhook_slots.acquire().await;
-    let own = app.own_alerts.load_full();
-    let now = (app.clock)();
-    match blocking(move || webhook::receive(&store, &body, now, &own)).await {
+    let (own, serving) = (app.own_alerts.load_full(), app.serving.load_full());
+    let (shard, now) = (app.shard, (app.clock)());
+    let receive = move || {
+        webhook::receive(
+            &store,
+            &body,
+            now,
+            &own,
+            |target| shard.owns(target),
+            &serving.config,
+        )
+    };
+    match blocking(receive).await {
         Ok(received) => {
             count("stored", received.stored);
             count("duplicate", received.duplicate);
             count("own", received.own);
+            count("other_shard", received.elsewhere);
             app.metrics
                 .webhook_truncated_alerts
                 .inc_by(received.truncated);
@@ -330,6 +337,7 @@ pub async fn webhook(
                 "stored": received.stored,
                 "duplicate": received.duplicate,
                 "own": received.own,
+                "other_shard": received.elsewhere,
                 "truncated": received.truncated,
             })))
         }

@@ -13,7 +13,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Schema};
 
 use super::problem::Problem;
-use super::{App, api, json, predict};
+use super::{App, api, json, predict, reload};
 use crate::types::{Signal, Unit};
 
 /// The pages may load from here only.
@@ -75,6 +75,7 @@ const REDOC: &str = r#"<!doctype html>
         api::health,
         api::healthy,
         api::ready,
+    reload::reload,
     )
 )]
 struct Description;
@@ -146,18 +147,11 @@ fn number(signal: &Signal) -> ObjectBuilder {
 }
 
 pub async fn openapi(State(app): State<Arc<App>>) -> Response {
-    let max_batch = app.config.api.max_batch;
-    json(&match app.bundle() {
-        Ok(bundle) => document(bundle.catalogue.signals(), max_batch),
-        Err(_) => {
-            let signals: Vec<Signal> = app
-                .config
-                .signals
-                .iter()
-                .map(|s| s.signal.clone())
-                .collect();
-            document(&signals, max_batch)
-        }
+    let serving = app.serving.load();
+    let max_batch = serving.config.api.max_batch;
+    json(&match &serving.model {
+        Some(bundle) => document(bundle.catalogue.signals(), max_batch),
+        None => document(&serving.config.inputs(), max_batch),
     })
 }
 

@@ -6,6 +6,7 @@ mod page;
 mod plain;
 mod predict;
 mod problem;
+mod reload;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
@@ -46,10 +47,12 @@ use crate::config::Config;
 use crate::metrics::{Metrics, ModelCard};
 use crate::state::Store;
 use crate::time::Timestamp;
+use crate::types::Shard;
 use crate::webhook::OwnAlerts;
 
 pub(crate) use predict::{Explain, Parser, Prediction, Scorer};
 pub(crate) use problem::Problem;
+pub use reload::{ReloadRequest, Reloads};
 
 /// Open connections that work is taken from.
 const MAX_CONNECTIONS: usize = 1024;
@@ -67,11 +70,41 @@ const SMALL_BODY: usize = 64 * 1024;
 /// Webhooks at work at once; more wait, at most `api.request_timeout`.
 const MAX_WEBHOOKS: usize = 16;
 
-/// What the handlers share. The cycle and reloads swap `snapshot` and `model`; handlers only read.
-pub struct App {
+/// What is in service. It is swapped as a whole, so that a reader never mixes the old and the new.
+#[derive(Clone)]
+pub struct Serving {
     pub config: Arc<Config>,
-    pub model: ArcSwapOption<Bundle>,
-    pub snapshot: ArcSwapOption<Snapshot>,
+    pub model: Option<Arc<Bundle>>,
+    /// Made with this config and this model; `None` before the first cycle.
+    pub snapshot: Option<Arc<Snapshot>>,
+}
+
+impl Serving {
+    fn bundle(&self) -> Result<&Arc<Bundle>, Problem> {
+        self.model.as_ref().ok_or_else(|| {
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "no model is loaded; train one with `forewarn train` or put a model directory under {}, and reload (SIGHUP)",
+                    self.config.model.path.display()
+                ),
+            )
+        })
+    }
+
+    fn card(&self) -> Option<ModelCard> {
+        self.model.as_deref().map(ModelCard::of)
+    }
+}
+
+/// What the handlers share.
+pub struct App {
+    /// Swapped by the cycle and by reloads.
+    pub serving: ArcSwap<Serving>,
+    /// Where `/-/reload` asks; `None` without `--web.enable-lifecycle`.
+    pub reloads: Option<Reloads>,
+    /// Which of the targets are ours.
+    pub shard: Shard,
     /// Alerts that must not count as failures; from the rules that Prometheus has.
     pub own_alerts: ArcSwap<OwnAlerts>,
     pub metrics: Metrics,
@@ -96,9 +129,13 @@ impl App {
         clock: fn() -> Timestamp,
     ) -> Self {
         Self {
-            config,
-            model: ArcSwapOption::empty(),
-            snapshot: ArcSwapOption::empty(),
+            serving: ArcSwap::from_pointee(Serving {
+                config,
+                model: None,
+                snapshot: None,
+            }),
+            reloads: None,
+            shard: Shard::WHOLE,
             own_alerts: ArcSwap::default(),
             api_predictions: metrics.predictions.with_label_values(&["api"]),
             batch_predictions: metrics.predictions.with_label_values(&["batch"]),
@@ -113,24 +150,8 @@ impl App {
         }
     }
 
-    fn bundle(&self) -> Result<Arc<Bundle>, Problem> {
-        self.model.load_full().ok_or_else(|| {
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!(
-                    "no model is loaded; train one with `forewarn train` or put a model directory under {} and restart",
-                    self.config.model.path.display()
-                ),
-            )
-        })
-    }
-
-    fn card(&self) -> Option<ModelCard> {
-        self.model.load().as_deref().map(ModelCard::of)
-    }
-
     fn ready(&self) -> bool {
-        self.cycled.load(Ordering::Relaxed) && self.model.load().is_some()
+        self.cycled.load(Ordering::Relaxed) && self.serving.load().model.is_some()
     }
 }
 
@@ -145,6 +166,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(api::health))
         .route("/-/healthy", get(api::healthy))
         .route("/-/ready", get(api::ready))
+        .route("/-/reload", post(reload::reload))
         .route("/api/v1/targets", get(api::targets))
         .route("/api/v1/targets/{*target}", get(api::target))
         .route("/api/v1/incidents", get(api::incidents))
@@ -164,10 +186,9 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Serves until `shutdown` resolves, then lets requests under way finish for `api.shutdown_timeout`.
 pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
-    let drain = app.config.api.shutdown_timeout;
     let front = Front {
         router: router(app.clone()),
-        app,
+        app: app.clone(),
         is_spare: false,
     };
     let graceful = GracefulShutdown::new();
@@ -219,6 +240,7 @@ pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Fu
         });
     }
     drop(listeners);
+    let drain = app.serving.load().config.api.shutdown_timeout;
     if tokio::time::timeout(drain, graceful.shutdown())
         .await
         .is_err()
@@ -313,7 +335,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 
 /// Bounds a request in time and turns a panic into a 500 that gives nothing away.
 async fn bounded<T>(app: &App, path: &str, answer: impl Future<Output = T>) -> Result<T, Problem> {
-    let limit = app.config.api.request_timeout;
+    let limit = app.serving.load().config.api.request_timeout;
     let answer = AssertUnwindSafe(answer).catch_unwind();
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -415,7 +437,7 @@ impl JsonBody {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         check_type(headers)?;
-        let max = app.config.api.max_body_bytes;
+        let max = app.serving.load().config.api.max_body_bytes;
         let too_large = || {
             Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,

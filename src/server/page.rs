@@ -10,11 +10,12 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use crate::assessment::{Assessment, Risk, Snapshot};
+use crate::learning;
 use crate::metrics::ModelCard;
 use crate::report::escaped;
 use crate::scoreboard::{MIN_OUTCOMES, MIN_SCORES, RecentOutcome, Summary};
 use crate::time::{Timestamp, format_duration, format_moment, format_rough};
-use crate::types::{RiskLevel, Signal, TargetState};
+use crate::types::{RiskLevel, TargetState};
 
 /// Targets shown; the API has them all.
 const ROWS: usize = 500;
@@ -76,17 +77,12 @@ struct View<'a> {
 }
 
 pub async fn status(State(app): State<Arc<App>>) -> Response {
-    let config = &app.config;
-    let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
-    let misfit = app.model.load().as_deref().and_then(|bundle| {
-        bundle
-            .manifest
-            .misfit(&signals, config.step, config.horizon)
-    });
+    let serving = app.serving.load_full();
+    let model = serving.model.as_deref();
     let page = render(&View {
-        snapshot: app.snapshot.load_full().as_deref(),
-        model: app.card().as_ref(),
-        misfit,
+        snapshot: serving.snapshot.as_deref(),
+        model: serving.card().as_ref(),
+        misfit: model.and_then(|bundle| learning::misfit(bundle, &serving.config)),
         started_at: app.started_at,
         now: (app.clock)(),
     });
@@ -143,11 +139,11 @@ fn notes(view: &View) -> Vec<String> {
     let mut notes = Vec::new();
     match (view.model, &view.misfit) {
         (None, _) => notes.push(
-            "<b>No model is loaded: nothing is scored.</b> Train one with <code>forewarn train</code> and restart.".into(),
+            "<b>No model is loaded: nothing is scored.</b> Train one with <code>forewarn train</code>.".into(),
         ),
         (_, Some(why)) => notes.push(format!(
             "<b>The model does not fit the config: no target is scored.</b> {}. <code>/predict</code> answers with the model's own signals. \
-             Train a new one with <code>forewarn train</code> and restart.",
+             Train a new one with <code>forewarn train</code>.",
             escaped(why),
         )),
         (Some(_), None) if view.snapshot.is_none() => {
@@ -388,7 +384,7 @@ mod tests {
     use super::*;
     use crate::assessment::{Live, Reason};
     use crate::model::Score;
-    use crate::types::{TargetId, Unit};
+    use crate::types::{Shard, Signal, TargetId, Unit};
 
     fn assessment(target: &str, probability: Option<f64>) -> Assessment {
         Assessment {
@@ -447,6 +443,7 @@ mod tests {
         let snapshot = Snapshot {
             at: Timestamp(0),
             prometheus_up: true,
+            shard: Shard::WHOLE,
             assessments: vec![
                 assessment("<script>alert('x')</script>", Some(0.2)),
                 assessment("down", None),
@@ -471,6 +468,7 @@ mod tests {
         let snapshot = Snapshot {
             at: Timestamp(0),
             prometheus_up: true,
+            shard: Shard::WHOLE,
             assessments: Vec::new(),
             scoreboard: Summary::default(),
         };

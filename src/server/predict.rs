@@ -179,41 +179,30 @@ pub(super) async fn answer(
     body: Bytes,
 ) -> Result<Vec<u8>, Problem> {
     let explain = Explain::asked(query)?;
-    let bundle = app.bundle()?;
     if explain != Explain::Shap {
-        return answer_now(app, &bundle, explain, &body);
+        return answer_now(app, explain, &body);
     }
     let (slot, app) = (slot(app)?, app.clone());
     blocking(move || {
         let _slot = slot;
-        answer_now(&app, &bundle, explain, &body)
+        answer_now(&app, explain, &body)
     })
     .await
 }
 
-fn answer_now(
-    app: &App,
-    bundle: &Bundle,
-    explain: Explain,
-    body: &[u8],
-) -> Result<Vec<u8>, Problem> {
-    let snapshot = app.snapshot.load_full();
+fn answer_now(app: &App, explain: Explain, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    let serving = app.serving.load_full();
+    let (bundle, snapshot) = (serving.bundle()?, serving.snapshot.as_deref());
     let start = Instant::now();
     let row = match plain::row(body, bundle.catalogue.signals()) {
         Some(row) => row,
         None => {
-            let mut parser = Parser::new(bundle, snapshot.as_deref());
+            let mut parser = Parser::new(bundle, snapshot);
             let row = parser.row(document(body)?, "")?;
             parser.finish(row)?
         }
     };
-    let scorer = Scorer::new(
-        bundle,
-        &app.config,
-        snapshot.as_deref(),
-        (app.clock)(),
-        explain,
-    );
+    let scorer = Scorer::new(bundle, &serving.config, snapshot, (app.clock)(), explain);
     let answer = encode(&scorer.predict(row), ANSWER_BYTES)?;
     app.metrics
         .prediction_duration
@@ -245,17 +234,17 @@ pub async fn predict_batch(
     JsonBody { bytes, leave }: JsonBody,
 ) -> Result<Response, Problem> {
     let explain = Explain::asked(query.as_deref())?;
-    let bundle = app.bundle()?;
     let slot = slot(&app)?;
     let work = move || {
         let _held = (slot, leave);
-        let snapshot = app.snapshot.load_full();
+        let serving = app.serving.load_full();
+        let (bundle, snapshot) = (serving.bundle()?, serving.snapshot.as_deref());
         let start = Instant::now();
-        let max = app.config.api.max_batch;
+        let max = serving.config.api.max_batch;
         let rows = match plain::rows(&bytes, bundle.catalogue.signals(), max) {
             Some(rows) => rows,
             None => {
-                let mut parser = Parser::new(&bundle, snapshot.as_deref());
+                let mut parser = Parser::new(bundle, snapshot);
                 let rows = parser.rows(document(&bytes)?, max)?;
                 parser.finish(rows)?
             }
@@ -269,13 +258,7 @@ pub async fn predict_batch(
                 ),
             ));
         }
-        let scorer = Scorer::new(
-            &bundle,
-            &app.config,
-            snapshot.as_deref(),
-            (app.clock)(),
-            explain,
-        );
+        let scorer = Scorer::new(bundle, &serving.config, snapshot, (app.clock)(), explain);
         let count = rows.len() as u64;
         let parts: Vec<Vec<u8>> = rows
             .into_par_iter()
@@ -485,7 +468,11 @@ impl<'a> Parser<'a> {
             return Some(known.target.clone());
         }
         let known = self.snapshot.map_or(&[][..], |s| &s.assessments);
+        let elsewhere = self
+            .snapshot
+            .and_then(|snapshot| snapshot.is_elsewhere(&name));
         let hint = match known {
+            _ if elsewhere.is_some() => elsewhere.unwrap_or_default(),
             [] => "targets are known once a cycle of `forewarn serve` has found them".to_string(),
             known => {
                 let first: Vec<&str> = known.iter().take(3).map(|a| a.target.as_str()).collect();
@@ -838,7 +825,7 @@ mod tests {
     use super::*;
     use crate::assessment::{Assessment, Live};
     use crate::scoreboard::Summary;
-    use crate::types::{TargetState, Unit};
+    use crate::types::{Shard, TargetState, Unit};
 
     const STEP: Duration = Duration::from_secs(60);
 
@@ -855,6 +842,7 @@ mod tests {
         Snapshot {
             at: Timestamp(0),
             prometheus_up: true,
+            shard: Shard::WHOLE,
             assessments: vec![Assessment {
                 target: TargetId::new("web-1"),
                 labels: Default::default(),

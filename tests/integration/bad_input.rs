@@ -16,15 +16,15 @@ use forewarn::state::Store;
 use super::fleet::bundle;
 use super::upstream::form;
 
-const CONFIG: &str = include_str!("../../deploy/demo/config.yaml");
+pub const CONFIG: &str = include_str!("../../deploy/demo/config.yaml");
 /// Nobody listens there.
-const NOWHERE: &str = "http://127.0.0.1:1";
+pub const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// A folder with a config, a model and a state folder to be.
-struct Place(TempDir);
+pub struct Place(TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("a temporary folder"));
         place.write("config.yaml", CONFIG);
         let models = place.path().join("models");
@@ -32,15 +32,15 @@ impl Place {
         place
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path().join(name), text).expect("the folder can be written to");
     }
 
-    fn command(&self, prometheus: &str, words: &str) -> Command {
+    pub fn command(&self, prometheus: &str, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forewarn"));
         command
             .args(words.split_whitespace())
@@ -62,14 +62,18 @@ impl Place {
     }
 
     /// `forewarn serve`, listening.
-    async fn serve(&self, prometheus: &str) -> Serving {
+    pub async fn serve(&self, prometheus: &str) -> Serving {
+        self.serve_with(prometheus, "").await
+    }
+
+    pub async fn serve_with(&self, prometheus: &str, flags: &str) -> Serving {
         // For reqwest; fails only when another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("an address");
         drop(free);
         let log = fs::File::create(self.path().join("log")).expect("a log");
-        let words = format!("serve --web.listen-address {address}");
+        let words = format!("serve --web.listen-address {address} {flags}");
         let mut command = self.command(prometheus, &words);
         let process = command.stderr(log).stdout(Stdio::null()).spawn();
         let serving = Serving {
@@ -80,14 +84,14 @@ impl Place {
         serving
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).expect("a log")
     }
 }
 
-struct Serving {
+pub struct Serving {
     process: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Drop for Serving {
@@ -98,7 +102,7 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    async fn get(&self, route: &str) -> (u16, String) {
+    pub async fn get(&self, route: &str) -> (u16, String) {
         match reqwest::get(format!("{}{route}", self.url)).await {
             Ok(answer) => (
                 answer.status().as_u16(),
@@ -108,7 +112,7 @@ impl Serving {
         }
     }
 
-    async fn until(&self, route: &str, status: u16) {
+    pub async fn until(&self, route: &str, status: u16) {
         let begun = Instant::now();
         while self.get(route).await.0 != status {
             assert!(
@@ -119,7 +123,7 @@ impl Serving {
         }
     }
 
-    async fn predict(&self) -> (u16, Value) {
+    pub async fn predict(&self) -> (u16, Value) {
         let request = reqwest::Client::new()
             .post(format!("{}/predict", self.url))
             .header("content-type", "application/json")
@@ -130,17 +134,22 @@ impl Serving {
         (status, serde_json::from_str(&text).expect("JSON"))
     }
 
-    /// SIGTERM, which is no failure.
-    fn stop(mut self) {
+    pub fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
-        Command::new("kill").arg(id).status().expect("kill runs");
+        let status = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
+
+    /// SIGTERM, which is no failure.
+    pub fn stop(mut self) {
+        self.signal("TERM");
         let status = self.process.wait().expect("an exit");
         assert_eq!(status.code(), Some(0));
     }
 }
 
 /// Two targets whose signals are always 1; `memory` answers for memory_usage, no failure query returns anything.
-async fn prometheus(memory: fn() -> Option<ResponseTemplate>, replicas: usize) -> MockServer {
+pub async fn prometheus(memory: fn() -> Option<ResponseTemplate>, replicas: usize) -> MockServer {
     let server = MockServer::start().await;
     let respond = move |request: &Request| {
         let form = form(request);

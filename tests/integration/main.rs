@@ -16,6 +16,8 @@ mod interchange;
 mod layering;
 /// Serving computes what training computed, and no later sample changes an earlier row.
 mod replay;
+/// A changed config and a promoted model take over while everything goes on, whole or not at all.
+mod reload;
 /// report.html and card.md: whole, well-formed and honest, whatever there is to tell.
 mod report;
 /// The server and its cycle with a real model, against a stand-in for Prometheus that fails on demand.

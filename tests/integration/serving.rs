@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -10,16 +10,17 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use wiremock::MockServer;
 
+use forewarn::assessment::Snapshot;
 use forewarn::config::Config;
 use forewarn::history::History;
 use forewarn::learning;
 use forewarn::metrics::{Format, Metrics, ModelCard};
 use forewarn::runner::Runner;
-use forewarn::server::{self, App};
+use forewarn::server::{self, App, Serving};
 use forewarn::state::{IncidentRecord, Store};
 use forewarn::time::Timestamp;
 use forewarn::training;
-use forewarn::types::{Signal, Source, TargetId, TargetState};
+use forewarn::types::{Shard, Source, TargetId, TargetState};
 
 use super::fleet::{ORIGIN, bundle, config, history};
 use super::upstream::{
@@ -43,7 +44,11 @@ impl World {
         Self::with(config()).await
     }
 
-    async fn with(mut config: Config) -> Self {
+    async fn with(config: Config) -> Self {
+        Self::of(config, Shard::WHOLE).await
+    }
+
+    async fn of(mut config: Config, shard: Shard) -> Self {
         let server = MockServer::start().await;
         let state = tempfile::tempdir().expect("a temporary folder");
         config.prometheus.url = server.uri();
@@ -55,12 +60,17 @@ impl World {
         prometheus.mount(&server).await;
         let store =
             Store::open(state.path(), config.state.retention).expect("the state can be opened");
-        let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
-        let metrics = Metrics::new(&signals, ORIGIN).expect("the metrics are valid");
-        let app = Arc::new(App::new(config.clone(), metrics, Some(store), || {
+        let metrics = Metrics::new(&config.inputs(), ORIGIN).expect("the metrics are valid");
+        let mut app = App::new(config.clone(), metrics, Some(store), || {
             Timestamp(NOW.load(Ordering::Relaxed))
+        });
+        app.shard = shard;
+        app.serving.store(Arc::new(Serving {
+            config,
+            model: Some(bundle()),
+            snapshot: None,
         }));
-        app.model.store(Some(bundle()));
+        let app = Arc::new(app);
         let runner = runner(&app);
         Self {
             app,
@@ -71,8 +81,13 @@ impl World {
         }
     }
 
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let snapshot = self.app.serving.load().snapshot.clone();
+        snapshot.expect("a cycle has run")
+    }
+
     fn state(&self, target: &TargetId) -> Option<TargetState> {
-        let snapshot = self.app.snapshot.load_full().expect("a cycle has run");
+        let snapshot = self.snapshot();
         let mut assessments = snapshot.assessments.iter();
         assessments.find(|a| a.target == *target).map(|a| a.state)
     }
@@ -92,7 +107,7 @@ impl World {
     }
 
     fn states(&self) -> HashMap<TargetState, usize> {
-        let snapshot = self.app.snapshot.load_full().expect("a cycle has run");
+        let snapshot = self.snapshot();
         let mut states = HashMap::new();
         for assessment in &snapshot.assessments {
             *states.entry(assessment.state).or_default() += 1;
@@ -102,7 +117,7 @@ impl World {
 
     fn metrics(&self) -> String {
         let card = ModelCard::of(&bundle());
-        let snapshot = self.app.snapshot.load_full();
+        let snapshot = self.app.serving.load().snapshot.clone();
         let metrics = &self.app.metrics;
         metrics
             .render(snapshot, Some(&card), Format::Text)
@@ -134,7 +149,8 @@ impl World {
 
 /// As after a start with the state that is there.
 fn runner(app: &Arc<App>) -> Runner {
-    Runner::new(app.clone(), bundle(), &learning::plan(&app.config)).expect("a runner")
+    let config = app.serving.load().config.clone();
+    Runner::new(app.clone(), config, bundle()).expect("a runner")
 }
 
 fn minute(n: usize) -> Timestamp {
@@ -146,7 +162,7 @@ async fn a_cycle_scores_at_once_and_asks_for_no_point_twice() {
     let mut world = World::new().await;
     for n in [3000, 3001, 3002, 3005, 3006] {
         world.runner.cycle(minute(n)).await;
-        let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+        let snapshot = world.snapshot();
         assert_eq!(snapshot.at, minute(n));
         assert_eq!(snapshot.assessments.len(), history().targets().len());
     }
@@ -189,6 +205,44 @@ async fn a_cycle_scores_at_once_and_asks_for_no_point_twice() {
     ] {
         assert!(metrics.contains(line), "no {line} in {metrics}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_score_the_same_and_shards_together_score_what_one_scores() {
+    async fn scores(shard: Shard) -> BTreeMap<String, Option<f64>> {
+        let mut world = World::of(config(), shard).await;
+        world.runner.cycle(minute(3000)).await;
+        world.runner.cycle(minute(3001)).await;
+        let snapshot = world.snapshot();
+        let scored = snapshot.assessments.iter().map(|a| {
+            let probability = a.risk.as_ref().map(|risk| risk.probability);
+            (a.target.to_string(), probability)
+        });
+        scored.collect()
+    }
+    let whole = scores(Shard::WHOLE).await;
+    assert_eq!(scores(Shard::WHOLE).await, whole);
+    let mut together = BTreeMap::new();
+    for index in 0..3 {
+        let shard = Shard::new(index, 3).expect("an index below the count");
+        let part = scores(shard).await;
+        assert!(part.len() < whole.len());
+        together.extend(part);
+    }
+    assert_eq!(together, whole);
+
+    let shard = Shard::new(0, 3).expect("an index below the count");
+    let mut world = World::of(config(), shard).await;
+    world.runner.cycle(minute(3000)).await;
+    let other = whole.keys().find(|target| !shard.owns(target));
+    let body = json!({"cpu_usage": 20, "target": other}).to_string();
+    let (status, answer) = world.post("/predict", "application/json", body).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let text = answer.to_string();
+    assert!(
+        text.contains("belongs to the forewarn with --shard.index"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +295,7 @@ async fn duplicate_series_count_as_missing() {
     let mut world = World::new().await;
     world.mode(DUPLICATES);
     world.runner.cycle(minute(3000)).await;
-    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let snapshot = world.snapshot();
     let tracker = snapshot.assessments[0].live.read();
     let window = tracker.window();
     assert_eq!(
@@ -260,7 +314,7 @@ async fn incidents_are_recorded_and_survive_a_restart_of_the_runner() {
     for n in start - 2..start + 3 {
         world.runner.cycle(minute(n)).await;
     }
-    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let snapshot = world.snapshot();
     let failing = snapshot
         .assessments
         .iter()
@@ -341,7 +395,7 @@ async fn predict_answers_with_and_without_history() {
     let mut with_history = body.clone();
     with_history["history"] = Value::from(vec![body.clone(); 60]);
     assert_eq!(ask(with_history).await.1["history"], "request");
-    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let snapshot = world.snapshot();
     let target = &snapshot
         .assessments
         .iter()
@@ -511,7 +565,7 @@ async fn an_alert_received_is_an_incident_that_goes_on_over_a_restart() {
     config.failure.alerts = vec![[("severity".into(), "critical".into())].into()];
     let mut world = World::with(config).await;
     world.runner.cycle(minute(3000)).await;
-    let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+    let snapshot = world.snapshot();
     let healthy = |a: &&forewarn::assessment::Assessment| a.state == TargetState::Ok;
     let found = snapshot.assessments.iter().find(healthy);
     let target = found.expect("a healthy target").target.clone();
@@ -544,7 +598,7 @@ async fn an_alert_received_is_an_incident_that_goes_on_over_a_restart() {
         assert!(metrics.contains(&line), "no {line} in {metrics}");
     }
     let missed = |world: &World| {
-        let snapshot = world.app.snapshot.load_full().expect("a cycle has run");
+        let snapshot = world.snapshot();
         let recent = snapshot.scoreboard.recent.clone();
         recent
             .iter()
