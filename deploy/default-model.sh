@@ -26,7 +26,7 @@ prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data"
   --web.listen-address="127.0.0.1:$port" 2>"$work/prometheus.log" &
 pid=$!
 until curl -sf -o /dev/null "http://127.0.0.1:$port/-/ready"; do sleep 0.2; done
-sed 's/^alerting:/&\n  false_alarms_per_week: 17.5/' deploy/demo/config.yaml >"$work/config.yaml"
+sed 's/false_alarms_per_week: 7$/false_alarms_per_week: 17.5/' deploy/demo/config.yaml >"$work/config.yaml"
 sed -i 's/^train:/&\n  max_rows: 240000/' "$work/config.yaml"
 FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$port target/release/forewarn train --config.file "$work/config.yaml" \
   --start 2026-09-03T00:00:00Z --end "$end" --origin simulated --out models/default

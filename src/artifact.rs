@@ -4,6 +4,7 @@
 //! <id>/manifest.json what the model is; names and checksums of the files below
 //! <id>/full/…        the ensemble over all features
 //! <id>/snapshot/…    the ensemble for bodies without history
+//! <id>/reference.json what the features of the training rows were like; older models lack it
 //! <id>/card.md       the same in words: outside checksums, as nothing is computed from it
 //! <id>/report.html   the same with charts: outside checksums too
 //! <id>/run.json      when, how long, by what command: outside checksums

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use crate::drift::Drift;
 use crate::model::Score;
 use crate::risk::with_unit;
 use crate::scoreboard::Summary;
@@ -142,6 +143,8 @@ pub struct Snapshot {
     /// Ordered by target.
     pub assessments: Vec<Assessment>,
     pub scoreboard: Summary,
+    /// `None` where it is not known.
+    pub drift: Option<Drift>,
 }
 
 impl Snapshot {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::assessment::Reason;
+use crate::drift::Reference;
 use crate::evaluation::baselines::Prior;
 use crate::features::{Catalogue, FeatureSpec};
 use crate::model::{Ensemble, EnsembleShap, LoadError, Matrix, RawScore, Score};
@@ -18,10 +20,12 @@ use crate::window::Window;
 
 pub const FORMAT_VERSION: u32 = 1;
 
+const REFERENCE: &str = "reference.json";
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     pub format_version: u32,
-    /// End of the training range and a hash of the model's files.
+    /// End of the training range and a hash of the files that it scores with.
     pub id: String,
     pub forewarn_version: String,
     pub origin: Origin,
@@ -187,6 +191,7 @@ pub struct Bundle {
     full: Ensemble,
     snapshot: Ensemble,
     snapshot_columns: Vec<usize>,
+    reference: Option<Arc<Reference>>,
 }
 
 impl Bundle {
@@ -196,6 +201,7 @@ impl Bundle {
         catalogue: Catalogue,
         full: Ensemble,
         snapshot: Ensemble,
+        reference: Reference,
     ) -> Self {
         let snapshot_columns = catalogue.snapshot_columns();
         let files = model_files(&catalogue, &snapshot_columns, &full, &snapshot);
@@ -216,12 +222,15 @@ impl Bundle {
             .filter(char::is_ascii_alphanumeric)
             .collect();
         manifest.id = format!("{day}-{}", &sha256(&all)[..8]).to_lowercase();
+        let checksum = sha256(&reference.to_json());
+        manifest.files.insert(REFERENCE.into(), checksum);
         Self {
             manifest,
             catalogue,
             full,
             snapshot,
             snapshot_columns,
+            reference: Some(Arc::new(reference)),
         }
     }
 
@@ -261,6 +270,11 @@ impl Bundle {
     /// [`Bundle::score`] of each row, faster.
     pub fn score_rows(&self, features: &Matrix) -> Vec<Score> {
         self.full.score_rows(features)
+    }
+
+    /// What the training rows were like; models of earlier builds do not say.
+    pub fn reference(&self) -> Option<&Arc<Reference>> {
+        self.reference.as_ref()
     }
 
     /// The ensemble over all features.
@@ -395,12 +409,15 @@ impl Bundle {
 
     /// Every file of the model but its manifest, by path inside the directory.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        model_files(
+        let mut files = model_files(
             &self.catalogue,
             &self.snapshot_columns,
             &self.full,
             &self.snapshot,
-        )
+        );
+        let reference = self.reference.iter();
+        files.extend(reference.map(|reference| (REFERENCE.into(), reference.to_json())));
+        files
     }
 
     /// Verifies the files that a manifest lists and puts them together.
@@ -423,11 +440,12 @@ impl Bundle {
                 manifest.threshold.probability
             )));
         }
-        let (mut full, mut snapshot) = (BTreeMap::new(), BTreeMap::new());
+        let (mut full, mut snapshot, mut reference) = (BTreeMap::new(), BTreeMap::new(), None);
         for (name, bytes) in files {
             match name.split_once('/') {
                 Some(("full", file)) => full.insert(file.to_string(), bytes),
                 Some(("snapshot", file)) => snapshot.insert(file.to_string(), bytes),
+                None if name == REFERENCE => reference.replace(bytes),
                 _ => {
                     return Err(damaged(format!(
                         "the manifest lists {name}, which is no file of a model"
@@ -456,14 +474,15 @@ impl Bundle {
             )));
         }
         let snapshot_columns = catalogue.snapshot_columns();
+        let verify = |name: &str, bytes: &[u8]| match manifest.files.get(name) {
+            Some(checksum) if *checksum == sha256(bytes) => Ok(()),
+            _ => Err(damaged(format!(
+                "{name} does not match the checksum in manifest.json"
+            ))),
+        };
         let load = |part, files: BTreeMap<String, Vec<u8>>, names: &[String]| {
             for (file, bytes) in &files {
-                let name = format!("{part}/{file}");
-                if manifest.files.get(&name) != Some(&sha256(bytes)) {
-                    return Err(damaged(format!(
-                        "{name} does not match the checksum in manifest.json"
-                    )));
-                }
+                verify(&format!("{part}/{file}"), bytes)?;
             }
             Ensemble::from_files(&files, names)
                 .map_err(|source| BundleError::Model { part, source })
@@ -475,7 +494,17 @@ impl Bundle {
                 load("snapshot", snapshot, &names)
             },
         );
+        let reference = match reference {
+            Some(bytes) => {
+                verify(REFERENCE, &bytes)?;
+                let read = Reference::from_json(&bytes, &catalogue.names());
+                let read = read.map_err(|why| damaged(format!("{REFERENCE}: {why}")))?;
+                Some(Arc::new(read))
+            }
+            None => None,
+        };
         Ok(Self {
+            reference,
             full: full?,
             snapshot: snapshot?,
             manifest,

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use crate::assessment::{Assessment, Live, Risk};
 use crate::bundle::Bundle;
+use crate::drift::{self, Drift, Recent};
 use crate::history::{History, TargetHistory};
 use crate::labels::{FailureRules, Phase};
 use crate::model::{Matrix, Score};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 use crate::tracker::{self, Limits, Tracker};
 use crate::types::{Incident, Labels, RiskLevels, ServeMember, Source, TargetId, TargetState};
 
@@ -41,6 +42,8 @@ pub struct Fleet {
     rules: Arc<FailureRules>,
     targets: BTreeMap<TargetId, Member>,
     newest: Option<Timestamp>,
+    /// Of a model that says what it was trained on.
+    recent: Option<Recent>,
 }
 
 struct Member {
@@ -137,6 +140,7 @@ pub struct Observation {
 impl Fleet {
     pub fn new(bundle: Arc<Bundle>, settings: Settings) -> Self {
         Self {
+            recent: bundle.reference().cloned().map(Recent::new),
             bundle,
             settings,
             rules: Arc::new(settings.rules),
@@ -212,6 +216,7 @@ impl Fleet {
             rules,
             targets,
             newest,
+            ..
         } = self;
         let is_new = |(_, t): &(usize, Timestamp)| newest.is_none_or(|newest| *t > newest);
         let steps: Vec<_> = batch.times().enumerate().filter(is_new).collect();
@@ -258,7 +263,7 @@ impl Fleet {
     }
 
     /// Scores every target at the newest grid point.
-    pub fn assess(&self) -> Vec<Assessment> {
+    pub fn assess(&mut self) -> Vec<Assessment> {
         let Some(t) = self.newest else {
             return Vec::new();
         };
@@ -267,9 +272,16 @@ impl Fleet {
             .into_par_iter()
             .map(|(target, member)| member.assessment(target, member.live.read().state()))
             .collect();
-        assessments
-            .par_chunks_mut(BLOCK)
-            .for_each(|block| self.score(block, t));
+        let stride = assessments.len().div_ceil(drift::ROWS_A_STEP).max(1);
+        let step = t.0.div_euclid(millis(self.bundle.catalogue.step()).max(1));
+        let turn = step.rem_euclid(stride as i64) as usize;
+        let blocks = assessments.par_chunks_mut(BLOCK).enumerate();
+        let counted: Vec<Matrix> = blocks
+            .map(|(n, block)| self.score(block, t, |i| (n * BLOCK + i + turn) % stride == 0))
+            .collect();
+        if let Some(recent) = &mut self.recent {
+            counted.iter().for_each(|rows| recent.count(t, rows));
+        }
 
         let explain_from = EXPLAIN_FROM.min(self.bundle.manifest.threshold.probability);
         let probability = |a: &Assessment| a.risk.as_ref().map_or(0.0, |r| r.probability);
@@ -289,19 +301,46 @@ impl Fleet {
         assessments
     }
 
-    /// The trees are faster over many rows at once.
-    fn score(&self, block: &mut [Assessment], t: Timestamp) {
+    /// The trees are faster over many rows at once. Gives the rows of the places in the block that are wanted.
+    fn score(
+        &self,
+        block: &mut [Assessment],
+        t: Timestamp,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Matrix {
         let is_scored = |assessment: &&mut Assessment| assessment.state == TargetState::Ok;
         let catalogue = &self.bundle.catalogue;
         let mut rows = Matrix::new(catalogue.len());
-        for assessment in block.iter_mut().filter(is_scored) {
+        let mut counted = Matrix::new(catalogue.len());
+        for (i, assessment) in block.iter().enumerate() {
+            if assessment.state != TargetState::Ok {
+                continue;
+            }
             let tracker = assessment.live.read();
-            catalogue.compute(tracker.window(), t, rows.push());
+            let row = rows.push();
+            catalogue.compute(tracker.window(), t, row);
+            if wanted(i) {
+                counted.push().copy_from_slice(row);
+            }
         }
         let scores = self.bundle.score_rows(&rows);
         for (assessment, score) in block.iter_mut().filter(is_scored).zip(scores) {
             assessment.risk = Some(self.risk(score));
         }
+        counted
+    }
+
+    /// Goes on with the rows that another fleet has counted, when both models were trained on the same.
+    pub fn inherit(&mut self, other: &mut Fleet) {
+        if self.bundle.reference() == other.bundle.reference() {
+            self.recent = other.recent.take();
+        }
+    }
+
+    /// How far what was scored in the day before `t` has moved from what the model was trained on; `None` where that is not
+    /// known, or too little of a day was scored.
+    pub fn drift(&self, t: Timestamp) -> Option<Drift> {
+        self.recent.as_ref()?.drift(t)
     }
 
     /// The same targets without a probability: nothing new is known of them.

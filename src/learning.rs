@@ -116,6 +116,7 @@ pub fn bundle(
         plan.catalogue.clone(),
         trained.full,
         trained.snapshot,
+        trained.reference,
     )
 }
 

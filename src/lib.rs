@@ -22,6 +22,7 @@ pub mod model;
 pub mod surrogate;
 pub mod risk;
 pub mod scoreboard;
+pub mod drift;
 pub mod history;
 pub mod training;
 pub mod assessment;

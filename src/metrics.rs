@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::assessment::{Assessment, Snapshot};
 use crate::bundle::Bundle;
+use crate::drift::{Drift, FeatureDrift};
 use crate::scoreboard::Summary;
 use crate::time::Timestamp;
 use crate::types::{Signal, Source, TargetState};
@@ -24,6 +25,8 @@ use crate::types::{Signal, Source, TargetState};
 const BLOCK: usize = 256;
 /// Reasons published per target.
 const CONTRIBUTIONS: usize = 3;
+/// Features whose drift is published, the highest first.
+const DRIFTING: usize = 10;
 
 /// How a query can end: `QueryError::kind`, or well.
 const QUERY_RESULTS: [&str; 8] = [
@@ -343,6 +346,9 @@ impl Metrics {
         let none = Summary::default();
         let summary = snapshot.as_ref().map_or(&none, |s| &s.scoreboard);
         scoreboard(&mut out, summary);
+        if let Some(drift) = snapshot.as_ref().and_then(|s| s.drift.as_ref()) {
+            feature_drift(&mut out, drift);
+        }
         if let Some(card) = model {
             served_model(&mut out, card);
         }
@@ -559,6 +565,31 @@ fn scoreboard(out: &mut Exposition, summary: &Summary) {
         if let Some(value) = value {
             out.family(name, "gauge", help);
             out.sample("", &[], value);
+        }
+    }
+}
+
+type DriftGauge = (&'static str, fn(&FeatureDrift) -> f64, &'static str);
+
+const DRIFT: [DriftGauge; 2] = [
+    (
+        "forewarn_feature_drift_psi",
+        |feature| feature.psi,
+        "Population stability index of the rows of the last day against the training rows, of the features with the highest; absent until a day was scored; computed by the background cycle.",
+    ),
+    (
+        "forewarn_feature_drift_usual_psi",
+        |feature| feature.usual_psi,
+        "The highest population stability index of a single day of the training range, of the same features.",
+    ),
+];
+
+fn feature_drift(out: &mut Exposition, drift: &Drift) {
+    for (name, value, help) in DRIFT {
+        out.family(name, "gauge", help);
+        for feature in drift.features.iter().take(DRIFTING) {
+            let labels = [("feature", feature.feature.as_str())];
+            out.sample("", &labels, value(feature));
         }
     }
 }
@@ -798,6 +829,16 @@ mod tests {
                 precision: Some(0.75),
                 ..Summary::default()
             },
+            drift: Some(Drift {
+                rows: 5000,
+                features: (0..12)
+                    .map(|i| FeatureDrift {
+                        feature: format!("d{i}"),
+                        psi: 1.5 / f64::from(1 << i),
+                        usual_psi: 0.125,
+                    })
+                    .collect(),
+            }),
         }
     }
 
@@ -829,6 +870,8 @@ mod tests {
             r#"forewarn_outcomes_total{outcome="right"} 3"#,
             "forewarn_precision_ratio 0.75",
             "forewarn_targets 3",
+            r#"forewarn_feature_drift_psi{feature="d0"} 1.5"#,
+            r#"forewarn_feature_drift_usual_psi{feature="d0"} 0.125"#,
             r#"forewarn_signal_series{signal="cpu_usage"} 0"#,
             r#"forewarn_cycle_duration_seconds_count{phase="score"} 0"#,
             r#"forewarn_query_duration_seconds_bucket{le="1"} 1"#,
@@ -839,6 +882,7 @@ mod tests {
         for absent in [
             "failure_probability{target=\"down\"",
             "feature=\"f3\"",
+            "feature=\"d10\"",
             "contribution{target=\"calm\"",
             "forewarn_recall_ratio",
             "forewarn_prometheus_up",

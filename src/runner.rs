@@ -104,7 +104,8 @@ impl Runner {
         let client = client(&self.app, &config)?;
         let plan = learning::plan(&config);
         let rule = rule(&bundle, &plan);
-        let fleet = fleet(bundle, &config, &plan);
+        let mut fleet = fleet(bundle, &config, &plan);
+        fleet.inherit(&mut self.fleet);
         if let Some(store) = &self.app.store {
             let mut recorded = newest_incidents(&self.app, store, &fleet)?;
             recorded.extend(self.recorded.drain());
@@ -392,6 +393,7 @@ impl Runner {
             shard: self.app.shard,
             assessments,
             scoreboard: self.scoreboard.summary(),
+            drift: self.fleet.drift(t),
         };
         self.app.serving.store(Arc::new(Serving {
             config: self.config.clone(),

@@ -13,11 +13,14 @@ import urllib.request
 # (dashboard, panel) that shows nothing while all is well, and why.
 FEW = "given from 10 judged alarms, 10 incidents or a target-week of scores on"
 FORESEEN = "only when a foreseen failure has begun"
+A_DAY = "given when most of a day was scored"
 MAY_BE_EMPTY = {
     **{(board, panel): FEW for board in ("fleet", "quality", "target") for panel in ("Precision", "Recall", "False alarms / target-week")},
     ("quality", "Precision and recall"): FEW,
     **{(board, "Lead time, median"): FORESEEN for board in ("fleet", "quality", "target")},
     ("quality", "Lead time"): FORESEEN,
+    ("quality", "Drift of the most drifting features"): A_DAY,
+    ("quality", "Drift beyond that of any day in training"): A_DAY,
     ("health", "Prediction duration"): "only when somebody calls /predict",
 }
 

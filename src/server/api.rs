@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::{App, JsonBody, blocking, json};
 use crate::assessment::{Assessment, Reason, Snapshot};
 use crate::config::Config;
+use crate::drift::Drift;
 use crate::metrics::{Format, ModelCard};
 use crate::scoreboard::Summary;
 use crate::state::{AlarmRecord, StateError, Store, StoredAlert};
@@ -204,18 +205,30 @@ fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> V
     })
 }
 
+/// What the served model is, and how far the world has moved from it.
+#[derive(Serialize, ToSchema)]
+pub struct ServedModel<'a> {
+    #[serde(flatten)]
+    card: ModelCard,
+    /// Null until a day was scored, and for models that do not say what they were trained on.
+    drift: Option<&'a Drift>,
+}
+
 /// The served model
 #[utoipa::path(
     get,
     path = "/api/v1/model", tag = "fleet",
     responses(
-        (status = 200, body = ModelCard),
+        (status = 200, body = ServedModel),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "No model"),
     ),
 )]
 pub async fn model(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let serving = app.serving.load();
-    serving.bundle().map(|bundle| json(&ModelCard::of(bundle)))
+    let card = ModelCard::of(serving.bundle()?);
+    let snapshot = serving.snapshot.as_deref();
+    let drift = snapshot.and_then(|snapshot| snapshot.drift.as_ref());
+    Ok(json(&ServedModel { card, drift }))
 }
 
 /// How good the predictions have been

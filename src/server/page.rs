@@ -450,6 +450,7 @@ mod tests {
                 assessment("worst", Some(0.7)),
             ],
             scoreboard: Summary::default(),
+            drift: None,
         };
         let page = render(&view(Some(&snapshot), None));
         let place = |text: &str| {
@@ -471,6 +472,7 @@ mod tests {
             shard: Shard::WHOLE,
             assessments: Vec::new(),
             scoreboard: Summary::default(),
+            drift: None,
         };
         let down = Snapshot {
             prometheus_up: false,

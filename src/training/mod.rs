@@ -4,6 +4,7 @@
 mod dataset;
 mod facts;
 mod held_out;
+mod reference;
 mod replay;
 mod sample;
 
@@ -14,6 +15,7 @@ pub use facts::LabelReport;
 pub use held_out::HeldOut;
 pub use replay::{Replay, TargetRows, replay};
 
+use crate::drift::Reference;
 use crate::evaluation::baselines::Prior;
 use crate::evaluation::{self, AlarmRule, EnsembleReport, Evaluation, Rows};
 use crate::features::Catalogue;
@@ -79,6 +81,8 @@ pub struct Trained {
     pub false_alarms_per_target_week: f64,
     /// What the baselines learned.
     pub prior: Prior,
+    /// What the rows that were fitted and calibrated on were like.
+    pub reference: Reference,
     pub evaluation: Evaluation,
     /// The ensemble for bodies without history, on the same test rows.
     pub snapshot_quality: EnsembleReport,
@@ -118,7 +122,9 @@ pub fn train(
         ..params
     };
     let snapshot = fit_snapshot(&sample, replay, plan, &params, progress)?;
-    let trained = finish(history, replay, plan, &slices, full, snapshot, progress);
+    let fitted = (full, snapshot);
+    let hidden = plan.catalogue.level_columns();
+    let trained = finish(history, replay, plan, &slices, fitted, &hidden, progress);
     let held_out = held_out(replay, &slices, plan, &params, &trained.scores, progress);
     Ok(Trained {
         trials,
@@ -153,8 +159,15 @@ pub fn import(
         ..plan.fit.clone()
     };
     let snapshot = fit_snapshot(&sample, replay, plan, &params, progress)?;
+    let fitted = (full, snapshot);
     Ok(finish(
-        history, replay, plan, &slices, full, snapshot, progress,
+        history,
+        replay,
+        plan,
+        &slices,
+        fitted,
+        &[],
+        progress,
     ))
 }
 
@@ -194,14 +207,15 @@ fn fit_snapshot(
     Ok(fitted.ensemble)
 }
 
-/// Chooses the threshold of calibrated ensembles and evaluates them on the last slice.
+/// Chooses the threshold of calibrated ensembles (over all features but the hidden ones, and over those of a body without
+/// history) and evaluates them on the last slice.
 fn finish(
     history: &History,
     replay: &Replay,
     plan: &Plan,
     slices: &Slices,
-    full: Ensemble,
-    snapshot: Ensemble,
+    (full, snapshot): (Ensemble, Ensemble),
+    hidden: &[usize],
     progress: Progress,
 ) -> Trained {
     progress("evaluation", 0.0);
@@ -221,6 +235,7 @@ fn finish(
             .iter()
             .map(|&(row, label)| (replay.time(index[row]), label)),
     );
+    let reference = replay.reference(plan, slices.calibrate.1, hidden);
     let test = (slices.test, replay.steps);
     let mut evaluation = replay.evaluate(history, plan, test, &scores, &prior, threshold);
     evaluation.ensemble.uncalibrated = Some(replay.uncalibrated(test, &full));
@@ -247,6 +262,7 @@ fn finish(
         threshold,
         false_alarms_per_target_week: budget,
         prior,
+        reference,
         evaluation,
         snapshot_quality,
         test,

@@ -110,7 +110,7 @@ pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
 }
 
 impl Replay {
-    pub(super) fn time(&self, index: usize) -> Timestamp {
+    pub fn time(&self, index: usize) -> Timestamp {
         Timestamp(self.start.0 + index as i64 * crate::time::millis(self.step))
     }
 

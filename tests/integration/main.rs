@@ -6,6 +6,8 @@ mod bad_input;
 mod commands;
 /// Nothing is learned where there is nothing to learn, nor from what is not known yet.
 mod controls;
+/// What is scored is compared with what was trained on, and what has moved is named.
+mod drift;
 /// Contributions add up to the score, and a cycle bounds how many it explains.
 mod explanations;
 /// A simulated history and a small model trained on it, shared by the tests below.
