@@ -8,6 +8,7 @@ mod logging;
 mod model;
 mod predict;
 mod progress;
+mod promotion;
 mod serve;
 mod simulate;
 mod train;

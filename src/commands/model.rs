@@ -40,8 +40,7 @@ enum ModelCommand {
     ///
     /// The trees must be a binary:logistic model over the features that `forewarn dataset export` writes with
     /// this configuration. They are calibrated and given their threshold on the calibration slice of the
-    /// history, evaluated on its test slice like a model of `forewarn train`, and promoted unless --out is
-    /// given. For figures that mean something give the --start and --end of the export, and train on its
+    /// history, evaluated on its test slice like a model of `forewarn train`, and promoted as --promote says. For figures that mean something give the --start and --end of the export, and train on its
     /// `fit` slice only. All trees of the file count, also those after an early stop's best iteration.
     Import(ImportArgs),
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::history::HistoryArgs;
 use super::progress::Bars;
+use super::promotion::{self, Promote};
 use super::{ConfigFile, Output};
 use crate::artifact;
 use crate::bundle::Origin;
@@ -36,6 +37,9 @@ pub struct LearnArgs {
     /// Write the model to this directory instead of a new one under model.path, and do not promote it.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Whether the new model becomes the served one; one written to --out never does.
+    #[arg(long, value_enum, default_value_t = Promote::Always, conflicts_with = "out")]
+    promote: Promote,
     /// Go on even with hardly any incident.
     #[arg(long)]
     force: bool,
@@ -81,6 +85,18 @@ pub fn learn(
 
     let fitting = Instant::now();
     let trained = fit(&fetched, &replay, &plan, args.force, &progress)?;
+    bars.finish();
+    let promotion = match args.out {
+        Some(_) => None,
+        None => Some(promotion::decide(
+            args.promote,
+            config,
+            &plan,
+            &replay,
+            &trained,
+            origin,
+        )?),
+    };
     let written = learning::write_up(config, &plan, &fetched, &replay, &report, trained, origin);
     bars.finish();
     let (bundle, table) = (written.bundle, written.table);
@@ -98,8 +114,10 @@ pub fn learn(
         .collect();
     let run = json!({"finished": super::now().to_string(), "command": command, "timing": timing});
     artifact::write(&bundle, &dir, &written.card, Some(&written.report), &run)?;
-    if args.out.is_none() {
-        models::promote(&config.model.path, &bundle.manifest.id)?;
+    if let Some(promotion) = &promotion {
+        if promotion.promoted {
+            models::promote(&config.model.path, &bundle.manifest.id)?;
+        }
         match models::prune(&config.model.path) {
             Ok(removed) => removed.iter().for_each(|name| {
                 eprintln!("model {name} removed: the newest {} are kept", models::KEEP);
@@ -112,11 +130,17 @@ pub fn learn(
         eprintln!("report for a browser: {}", report.display());
     }
     match args.output {
-        Output::Text => println!("{table}"),
+        Output::Text => {
+            println!("{table}");
+            if let Some(promotion) = &promotion {
+                println!("{}", promotion.text(&bundle.manifest.id));
+            }
+        }
         Output::Json => {
             let mut report = bundle.manifest.metrics.clone();
             report["timing"] = timing;
             report["model_id"] = json!(bundle.manifest.id);
+            report["promotion"] = json!(promotion);
             println!("{}", serde_json::to_string_pretty(&report)?);
         }
     }

@@ -8,6 +8,7 @@ pub mod events;
 pub mod ranking;
 pub mod report;
 pub mod threshold;
+pub mod versus;
 
 pub use alarms::{Alarm, AlarmCutter, AlarmRule, Outcome};
 pub use baselines::{Baseline, Prior, RawSeries};
@@ -15,3 +16,4 @@ pub use events::{Scores, Track};
 pub use ranking::Rows;
 pub use report::{EnsembleReport, Evaluation, Input, evaluate};
 pub use threshold::{per_target_week, threshold_within_budget};
+pub use versus::Versus;

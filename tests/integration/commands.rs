@@ -11,15 +11,17 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use forewarn::artifact;
 use forewarn::config::Config;
+use forewarn::evaluation::AlarmRule;
 use forewarn::evaluation::baselines::Prior;
-use forewarn::history::History;
+use forewarn::history::{Column, History};
 use forewarn::models;
+use forewarn::scoreboard::Scoreboard;
 use forewarn::state::{AlertStatus, ReceivedAlert, Store};
-use forewarn::time::parse_time;
+use forewarn::time::{Timestamp, parse_time};
 use forewarn::training;
-use forewarn::types::TargetId;
+use forewarn::types::{Source, TargetId};
 
-use super::fleet::{MINUTES, ORIGIN, bundle, config, history, plan, record};
+use super::fleet::{MINUTES, ORIGIN, bundle, config, history, plan, record, train};
 use super::upstream::Prometheus;
 
 /// A models folder with the shared model in it, promoted.
@@ -758,4 +760,152 @@ async fn backtest_refuses_ranges_and_histories_that_show_nothing() {
         let problem = models.refused(&[&range[..], &["--report", file]].concat(), "");
         assert!(problem.contains(why), "{problem}");
     }
+}
+
+/// Three days more than what the shared model has learned from.
+fn ten_days() -> &'static History {
+    static DAYS: OnceLock<History> = OnceLock::new();
+    DAYS.get_or_init(|| record(0, MINUTES + 3 * 1440))
+}
+
+/// A model that has learned failures at other times than they were.
+fn misled() -> forewarn::bundle::Bundle {
+    let (real, day) = (history(), 1440);
+    let mut made = History::new(7, real.time(0), real.time(real.steps() - 1), real.step());
+    for (target, recorded) in real.targets() {
+        let mut insert = |column, samples: Vec<_>| {
+            made.insert(column, target.as_str(), &Default::default(), &samples)
+                .expect("one series per signal");
+        };
+        for signal in 0..7 {
+            let column = recorded.column(signal);
+            let samples = (0..real.steps()).map(|i| (real.time(i), f64::from(column[i])));
+            insert(
+                Column::Signal(signal),
+                samples.filter(|(_, value)| !value.is_nan()).collect(),
+            );
+        }
+        let failing = (day..real.steps()).filter(|i| recorded.steps[*i].failing.is_some());
+        insert(
+            Column::Failing(Source::Query),
+            failing.map(|i| (real.time(i - 300), 1.0)).collect(),
+        );
+    }
+    train(&made, &plan())
+}
+
+/// A state whose scoreboard knows so many right alarms, and nothing else.
+fn praise(state: &Path, alarms: i64) {
+    let config = config();
+    let store = Store::open(state, config.state.retention).expect("the state can be opened");
+    let rule = AlarmRule::new(0.5, Duration::ZERO, &plan().rules);
+    let mut board = Scoreboard::new(rule, config.state.retention);
+    for minute in 0..alarms * 60 {
+        let t = Timestamp::from_secs(minute * 60);
+        let (hour, of_hour) = (minute / 60, minute % 60);
+        let score = if of_hour == 30 { 0.9 } else { 0.1 };
+        let incident = Timestamp::from_secs((hour * 60 + 40) * 60);
+        let begun = (of_hour >= 40).then_some(incident);
+        board.observe(t, &TargetId::new("a"), Some(score), begun);
+        board.tick(t);
+    }
+    assert_eq!(board.summary().precision, Some(1.0));
+    let changes = board.changes().expect("it can be stored");
+    store
+        .write_cycle(&[], &[], &changes)
+        .expect("the state can be written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trained_model_is_promoted_as_the_flag_says_and_tells_why() {
+    let (_server, mut models) = upstream(ten_days()).await;
+    models.configure("", "");
+    let text = std::fs::read_to_string(&models.config).expect("it was written");
+    let small = "  max_rows: 6000\n  folds: 2\n  xgboost: {n_estimators: 20}\n  random_forest: {n_estimators: 10, max_depth: 6}\n";
+    let text = text.replace("train:\n", &format!("train:\n{small}"));
+    let configure = |models: &Models, horizon: &str| {
+        let text = text.replace("horizon: 30m", horizon);
+        std::fs::write(&models.config, text).expect("the folder can be written to");
+    };
+    configure(&models, "horizon: 30m");
+    let start = history().time(0).to_string();
+    let train = |models: &Models, promote: &str, end: usize| {
+        let end = ten_days().time(end).to_string();
+        let args = [
+            "train",
+            "--start",
+            &start,
+            "--end",
+            &end,
+            "--origin",
+            "simulated",
+            "--promote",
+            promote,
+            "--output",
+            "json",
+        ];
+        let report = models.json(&args, "");
+        let id = report["model_id"].as_str().expect("an id").to_owned();
+        let served = models::served(models.path()).expect("the folder can be read");
+        let promotion = report["promotion"].clone();
+        assert_eq!(
+            promotion["promoted"],
+            served.as_ref() == Some(&id),
+            "{promotion}"
+        );
+        assert!(models.path().join(&id).is_dir(), "it is there in any case");
+        promotion
+    };
+    let serve = |models: &Models, bundle: &forewarn::bundle::Bundle| {
+        let dir = models.path().join("served");
+        artifact::write(bundle, &dir, "", None, &json!({})).expect("the model is written");
+        models::promote(models.path(), "served").expect("the model can be promoted");
+    };
+    let said = |promotion: &Value, promoted: bool, why: &str| {
+        assert_eq!(promotion["promoted"], promoted, "{promotion}");
+        let reason = promotion["reason"].as_str().expect("a reason");
+        assert!(reason.contains(why), "{reason}");
+    };
+    let last = MINUTES + 3 * 1440 - 1;
+
+    said(&train(&models, "never", last), false, "--promote=never");
+    let same = train(&models, "if-better", last);
+    said(&same, false, "not clearly better");
+    let slice = &same["test_slice"];
+    assert_eq!(same["served"], models.id);
+    assert!(slice["incidents"].as_u64() >= Some(3), "{same}");
+    assert!(slice["average_precision"]["interval"].is_array(), "{same}");
+    assert!(same["live"].is_null(), "{same}");
+    // The shared model has seen all of these, then all but the last hours.
+    let overlap = train(&models, "if-better", MINUTES - 1);
+    said(&overlap, false, "nothing to compare on");
+    let hours = train(&models, "if-better", MINUTES + 120);
+    said(&hours, false, "are too few to compare on");
+    assert!(
+        hours["test_slice"]["start"].as_f64() > Some(history().time(MINUTES - 1).as_secs_f64())
+    );
+
+    let misled = misled();
+    serve(&models, &misled);
+    praise(&models.state(), 40);
+    let worse = train(&models, "if-better", last);
+    said(&worse, false, "that the served one has live");
+    assert_eq!(
+        (&worse["live"]["precision"], &worse["live"]["right"]),
+        (&json!(1.0), &json!(40))
+    );
+    std::fs::remove_dir_all(models.state()).expect("the state can be removed");
+    said(&train(&models, "if-better", last), true, "clearly better");
+
+    serve(&models, &misled);
+    configure(&models, "horizon: 20m");
+    let misfit = train(&models, "if-better", last);
+    said(&misfit, true, "horizon is 30m in the model and 20m");
+    std::fs::write(models.path().join("current"), "gone\n").expect("the folder can be written to");
+    said(&train(&models, "if-better", last), true, "no model in");
+    said(&train(&models, "always", last), true, "--promote=always");
+
+    let args = ["train", "--promote", "never", "--out", "somewhere"];
+    let refused = models.exits(2, &args, "");
+    assert!(refused.contains("cannot be used with"), "{refused}");
 }
