@@ -105,13 +105,13 @@ impl Runner {
         let plan = learning::plan(&config);
         let rule = rule(&bundle, &plan);
         let mut fleet = fleet(bundle, &config, &plan);
-        fleet.inherit(&mut self.fleet);
         if let Some(store) = &self.app.store {
             let mut recorded = newest_incidents(&self.app, store, &fleet)?;
             recorded.extend(self.recorded.drain());
             self.recorded = recorded;
         }
         self.scoreboard.set_rule(rule, config.state.retention);
+        fleet.inherit(&mut self.fleet);
         (self.config, self.client, self.fleet) = (config, client, fleet);
         self.attempted = None;
         self.rules_asked = None;

@@ -12,17 +12,21 @@ use wiremock::MockServer;
 
 use forewarn::assessment::Snapshot;
 use forewarn::config::Config;
+use forewarn::evaluation::events::{Scored, Track, tally};
+use forewarn::evaluation::{AlarmRule, Rows};
 use forewarn::history::History;
+use forewarn::labels::RowLabel;
 use forewarn::learning;
 use forewarn::metrics::{Format, Metrics, ModelCard};
 use forewarn::runner::Runner;
+use forewarn::scoreboard::MIN_OUTCOMES;
 use forewarn::server::{self, App, Serving};
 use forewarn::state::{IncidentRecord, Store};
 use forewarn::time::Timestamp;
 use forewarn::training;
 use forewarn::types::{Shard, Source, TargetId, TargetState};
 
-use super::fleet::{ORIGIN, bundle, config, history};
+use super::fleet::{MINUTES, ORIGIN, bundle, config, history};
 use super::upstream::{
     DOWN, DUPLICATES, FAILURE_QUERY_REFUSED, GOOD, MEMORY_QUERY_REFUSED, Prometheus,
 };
@@ -628,4 +632,132 @@ async fn an_alert_received_is_an_incident_that_goes_on_over_a_restart() {
             .metrics()
             .contains("forewarn_incidents_total{source=\"webhook\"} 1\n")
     );
+}
+
+/// What was served, as the evaluation wants it: probabilities by target and grid point from `from` on.
+fn recorded_tracks(
+    replay: &training::Replay,
+    from: usize,
+    served: &HashMap<TargetId, Vec<Option<f32>>>,
+) -> Vec<Track> {
+    let mut tracks = replay.tracks(from, history().steps(), |_| 0.0);
+    for track in &mut tracks {
+        track.scores.clone_from(&served[&track.target]);
+    }
+    tracks
+}
+
+/// Two days of cycles, with a restart, and then the functions of `backtest` on the very rows that were served.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
+    let mut world = World::new().await;
+    let (from, until) = (MINUTES - 2 * 1440, MINUTES);
+    let mut served: HashMap<TargetId, Vec<Option<f32>>> = HashMap::new();
+    for n in from..until {
+        if n == from + 1000 {
+            world.runner = runner(&world.app);
+        }
+        world.runner.cycle(minute(n)).await;
+        let snapshot = world.snapshot();
+        for assessment in &snapshot.assessments {
+            let rows = served.entry(assessment.target.clone()).or_default();
+            rows.resize(n - from, None);
+            rows.push(assessment.risk.as_ref().map(|risk| risk.probability as f32));
+        }
+    }
+    served
+        .values_mut()
+        .for_each(|rows| rows.resize(until - from, None));
+    let snapshot = world.snapshot();
+    let live = &snapshot.scoreboard;
+
+    let plan = learning::plan(&config());
+    let replay = training::replay(history(), &plan, &|_, _| ());
+    let tracks = recorded_tracks(&replay, from, &served);
+    let threshold = bundle().manifest.threshold.alarming();
+    let rule = AlarmRule::new(
+        threshold.expect("the model alarms"),
+        plan.alert_for,
+        &plan.rules,
+    );
+    let scored = Scored::own(&tracks);
+    let tally = tally(&scored, &rule);
+    assert!(
+        tally.right > 0 && tally.r#false > 0 && tally.incidents > tally.foreseen,
+        "{tally:?}"
+    );
+    assert_eq!(
+        (live.right, live.early, live.r#false, live.open),
+        (tally.right, tally.early, tally.r#false, tally.undecided)
+    );
+    assert_eq!(
+        (live.foreseen, live.missed, live.window.counts.scored),
+        (tally.foreseen, tally.incidents - tally.foreseen, tally.rows)
+    );
+    let enough = |ratio: Option<f64>, count| ratio.filter(|_| count >= MIN_OUTCOMES);
+    assert_eq!(
+        live.precision,
+        enough(tally.precision(), tally.right + tally.r#false)
+    );
+    assert_eq!(live.recall, enough(tally.recall(), tally.incidents));
+
+    let replays = || {
+        scored
+            .iter()
+            .map(|one| (&one.track.target, one.replay(&rule)))
+    };
+    let mut alarms: Vec<_> = replays()
+        .flat_map(|(target, replay)| {
+            let alarms = replay.alarms.into_iter();
+            alarms.map(|(alarm, outcome)| {
+                let outcome = outcome.map(|outcome| outcome.name().to_string());
+                (target.clone(), alarm.opened, outcome)
+            })
+        })
+        .collect();
+    let store = world.app.store.as_ref().expect("state is on");
+    let stored = store
+        .alarms(minute(0), 10_000)
+        .expect("the state can be read");
+    let mut stored: Vec<_> = stored
+        .into_iter()
+        .map(|alarm| (alarm.target, alarm.opened, alarm.outcome))
+        .collect();
+    alarms.sort();
+    stored.sort();
+    assert_eq!(stored, alarms);
+    let leads: Vec<f64> = replays()
+        .flat_map(|(_, replay)| replay.incidents)
+        .filter_map(|(_, lead)| Some(lead?.as_secs_f64()))
+        .collect();
+    assert_eq!(
+        (live.lead_time_histogram.count, live.lead_time_histogram.sum),
+        (leads.len() as u64, leads.iter().sum())
+    );
+
+    let labelled = tracks.iter().flat_map(|track| {
+        let rows = track.scores.iter().zip(&track.labels);
+        rows.filter_map(|(score, label)| match label {
+            RowLabel::Positive => Some((f64::from((*score)?), true, 1.0)),
+            RowLabel::Negative => Some((f64::from((*score)?), false, 1.0)),
+            RowLabel::Excluded | RowLabel::Censored => None,
+        })
+    });
+    let rows = Rows::new(labelled);
+    assert_eq!(live.window.judged, rows.len() as u64);
+    let (brier, again) = (
+        live.brier.expect("enough rows"),
+        rows.brier().expect("rows"),
+    );
+    assert!((brier - again).abs() < 1e-9, "{brier} {again}");
+
+    // The same time, queried again: here nothing came late, so that not a score differs.
+    let scores = bundle().score_rows(&replay.features);
+    let queried_again = replay.tracks(from, until, |row| scores[row].ensemble);
+    let differs = |(a, b): (&Track, &Track)| {
+        let pairs = a.scores.iter().zip(&b.scores);
+        pairs.filter(|(a, b)| a != b).count()
+    };
+    let differing: usize = tracks.iter().zip(&queried_again).map(differs).sum();
+    assert_eq!(differing, 0, "of {} scores", tally.rows);
 }
