@@ -44,4 +44,5 @@ pub mod metrics;
 pub mod server;
 pub mod runner;
 pub mod service;
+pub mod retrain;
 pub mod commands;

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub incidents: IntCounterVec,
     pub config_reload: Reload,
     pub model_reload: Reload,
+    /// result: promoted, kept, failed
+    pub trainings: IntCounterVec,
 }
 
 /// The pair of gauges that tells how the last reload went.
@@ -299,6 +301,13 @@ impl Metrics {
             )?,
             config_reload: reload(r, "config", "configuration")?,
             model_reload: reload(r, "model", "model")?,
+            trainings: counters(
+                r,
+                "forewarn_trainings_total",
+                "Scheduled trainings that ended: their model promoted, kept beside the served one, or failed.",
+                "result",
+                &["promoted", "kept", "failed"],
+            )?,
             registry,
         };
         for phase in ["query", "ingest", "score", "publish"] {

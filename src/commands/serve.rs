@@ -13,6 +13,7 @@ use super::logging::{self, LogArgs};
 use super::{ConfigFile, Usage, now};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::retrain;
 use crate::server::{self, App, Reloads};
 use crate::service::{Service, Source};
 use crate::state::Store;
@@ -94,9 +95,14 @@ async fn serve(
     let metrics = Metrics::new(&config.inputs(), now())?;
     let (reloads, requests) = Reloads::channel();
     let mut app = App::new(config, metrics, store, now);
-    app.reloads = lifecycle.then_some(reloads);
+    app.reloads = lifecycle.then(|| reloads.clone());
     app.shard = shard;
     let app = Arc::new(app);
+    let training = tokio::spawn(retrain::run(
+        app.clone(),
+        source.config_file.clone(),
+        reloads,
+    ));
     let service = Service::start(app.clone(), source, requests)?;
     for listener in &listeners {
         info!(address = %listener.local_addr()?, "listening");
@@ -113,6 +119,7 @@ async fn serve(
     };
     server::serve(app, listeners, stop).await;
     watchdog.abort();
+    training.abort();
     match ended {
         None => service.abort(),
         // Without cycles the probabilities would stay as they are for ever.

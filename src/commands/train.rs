@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 use serde_json::json;
 
 use super::history::HistoryArgs;
@@ -18,12 +19,18 @@ use crate::learning;
 use crate::models;
 use crate::training::{self, Plan, Progress, Replay, TrainError, Trained};
 
+const LOWEST: i32 = 19;
+
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
     learn: LearnArgs,
+    /// Give way to everything else on this machine: lowest CPU priority, the first to be killed for memory, and at most
+    /// train.max_memory_bytes of it.
+    #[arg(long)]
+    background: bool,
     /// Where the history comes from; a model of simulated origin never pages.
     #[arg(long, value_enum, default_value_t = Origin::History)]
     origin: Origin,
@@ -48,12 +55,24 @@ pub struct LearnArgs {
 }
 
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    learn(
-        &args.config.load()?,
-        &args.learn,
-        args.origin,
-        training::train,
-    )
+    let config = args.config.load()?;
+    if args.background {
+        give_way(&config)?;
+    }
+    learn(&config, &args.learn, args.origin, training::train)
+}
+
+fn give_way(config: &Config) -> anyhow::Result<()> {
+    let limit = config.train.max_memory_bytes;
+    let memory = Rlimit {
+        current: Some(limit),
+        maximum: Some(limit),
+    };
+    setrlimit(Resource::Data, memory).context("cannot limit memory to train.max_memory_bytes")?;
+    setpriority_process(None, LOWEST).context("cannot lower the priority")?;
+    // Some containers do not let it be written; then the memory limit alone protects the others.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    Ok(())
 }
 
 /// Reads the history, makes a model with `fit`, and writes it.

@@ -335,6 +335,10 @@ fn train(s: &Section, horizon: Option<Duration>) -> TrainConfig {
     }
     TrainConfig {
         range,
+        schedule: s.get("schedule", duration(ANY)).unwrap_or_default(),
+        max_memory_bytes: s
+            .get("max_memory_bytes", whole(1 << 26..=1 << 50))
+            .unwrap_or(2 << 30),
         seed: s.get("seed", whole(0..=u64::MAX)).unwrap_or(1),
         imbalance: s
             .get("imbalance", check::imbalance)

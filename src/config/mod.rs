@@ -137,6 +137,10 @@ pub struct FeaturesConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainConfig {
     pub range: Duration,
+    /// `serve` trains again when the newest model is this old; zero: never. 0s
+    pub schedule: Duration,
+    /// What `train --background` may take. 2 GiB
+    pub max_memory_bytes: u64,
     pub seed: u64,
     pub imbalance: Imbalance,
     /// Fixed time after an incident whose rows are not used. 1h

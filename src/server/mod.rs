@@ -562,6 +562,8 @@ mod tests {
             },
             train: TrainConfig {
                 range: Duration::from_secs(60),
+                schedule: Duration::ZERO,
+                max_memory_bytes: 1 << 30,
                 seed: 1,
                 imbalance: Imbalance::None,
                 recovery: Duration::ZERO,

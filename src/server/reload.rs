@@ -14,12 +14,19 @@ use super::problem::Problem;
 pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
 
 /// Where reloads are asked for. One may wait while another is under way.
+#[derive(Clone)]
 pub struct Reloads(mpsc::Sender<ReloadRequest>);
 
 impl Reloads {
     pub fn channel() -> (Self, mpsc::Receiver<ReloadRequest>) {
         let (sender, receiver) = mpsc::channel(1);
         (Self(sender), receiver)
+    }
+
+    /// `None` when one is waiting already.
+    pub fn ask(&self) -> Option<oneshot::Receiver<Result<String, String>>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(reply).ok().map(|()| answer)
     }
 }
 
@@ -44,8 +51,7 @@ pub async fn reload(State(app): State<Arc<App>>) -> Result<Response, Problem> {
             "lifecycle routes are off; start with --web.enable-lifecycle, or send SIGHUP",
         ));
     };
-    let (reply, answer) = oneshot::channel();
-    reloads.0.try_send(reply).map_err(|_| {
+    let answer = reloads.ask().ok_or_else(|| {
         let detail = "another reload is waiting already; retry after a second";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;

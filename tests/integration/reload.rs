@@ -1,13 +1,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use forewarn::artifact;
 use forewarn::models;
 
 use super::bad_input::{CONFIG, NOWHERE, Place, Serving, prometheus};
@@ -15,16 +17,9 @@ use super::bad_input::{CONFIG, NOWHERE, Place, Serving, prometheus};
 /// The shared model is there as `default`; the shipped one stands beside it.
 fn place() -> Place {
     let place = Place::new();
+    let shipped = artifact::open(Path::new("models/default")).expect("the shipped model");
     let other = place.path().join("models/other");
-    for folder in ["full", "snapshot"] {
-        fs::create_dir_all(other.join(folder)).expect("a folder");
-        for file in fs::read_dir(format!("models/default/{folder}")).expect("the shipped model") {
-            let file = file.expect("a file");
-            let to = other.join(folder).join(file.file_name());
-            fs::copy(file.path(), to).expect("a copy");
-        }
-    }
-    fs::copy("models/default/manifest.json", other.join("manifest.json")).expect("a copy");
+    artifact::write(&shipped, &other, "", None, &json!({})).expect("a model");
     place
 }
 
@@ -286,4 +281,25 @@ async fn systemd_is_told_how_it_stands() {
     signal("TERM");
     told(&socket, "STOPPING=1");
     assert!(process.wait().is_ok_and(|status| status.success()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_training_that_fails_is_told_and_changes_nothing() {
+    let place = place();
+    let scheduled = CONFIG.replace("train:\n", "train:\n  schedule: 1h\n");
+    place.write("config.yaml", &scheduled);
+    let serving = place.serve_with(NOWHERE, "").await;
+    let failed = "forewarn_trainings_total{result=\"failed\"} 1";
+    until("the training fails", async || {
+        metric(&serving, failed).await
+    })
+    .await;
+    let log = place.log();
+    assert!(
+        log.contains("scheduled training failed, the served model stays"),
+        "{log}"
+    );
+    assert!(log.contains("failed to reach Prometheus"), "{log}");
+    assert_eq!(serving.predict().await.0, 200);
+    serving.stop();
 }

@@ -1,0 +1,109 @@
+//! Scheduled training: a process of its own, so that it gives way, has a memory limit, and takes nothing down with it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info};
+
+use crate::bundle::{Manifest, Origin};
+use crate::config::Config;
+use crate::models;
+use crate::server::{App, Reloads};
+use crate::time::{Timestamp, format_duration};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After a training that failed, this part of the schedule passes before the next.
+const RETRY: u32 = 10;
+/// Of what a training that failed says last.
+const LAST_WORDS: usize = 1000;
+
+/// Trains whenever the newest model is older than `train.schedule` says, until it is dropped. What is promoted is taken up at once.
+pub async fn run(app: Arc<App>, config_file: PathBuf, reloads: Reloads) {
+    let mut not_before = Instant::now();
+    loop {
+        sleep(LOOK_EVERY).await;
+        let config = app.serving.load().config.clone();
+        let schedule = config.train.schedule;
+        if schedule.is_zero() || Instant::now() < not_before || !is_due(&config, (app.clock)()) {
+            continue;
+        }
+        not_before = Instant::now() + schedule / RETRY;
+        info!(
+            "scheduled training begins: the newest model is older than {}",
+            format_duration(schedule)
+        );
+        let result = match train(&config_file).await {
+            Ok(promotion) => {
+                let is_promoted = promotion["promoted"] == true;
+                info!(
+                    promoted = is_promoted,
+                    "scheduled training is done: {}",
+                    promotion["reason"].as_str().unwrap_or_default()
+                );
+                if is_promoted {
+                    // If one is waiting already, it will find the new model.
+                    let _ = reloads.ask();
+                }
+                if is_promoted { "promoted" } else { "kept" }
+            }
+            Err(why) => {
+                error!("scheduled training failed, the served model stays: {why:#}");
+                "failed"
+            }
+        };
+        app.metrics.trainings.with_label_values(&[result]).inc();
+    }
+}
+
+/// Models of the simulated fleet do not count: they say nothing about these targets.
+fn is_due(config: &Config, now: Timestamp) -> bool {
+    let Ok(entries) = models::list(&config.model.path) else {
+        return false;
+    };
+    let newest = entries
+        .iter()
+        .filter_map(|entry| entry.manifest.as_ref().ok())
+        .filter(|manifest| manifest.origin != Origin::Simulated)
+        .filter_map(Manifest::trained_until)
+        .max();
+    newest.is_none_or(|newest| now.since(newest) >= config.train.schedule)
+}
+
+/// What became of the model.
+async fn train(config_file: &Path) -> anyhow::Result<Value> {
+    let program = std::env::current_exe().context("cannot find forewarn's own binary")?;
+    let mut command = Command::new(program);
+    command
+        .args([
+            "train",
+            "--background",
+            "--promote=if-better",
+            "--output=json",
+            "--config.file",
+        ])
+        .arg(config_file)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = command
+        .output()
+        .await
+        .context("cannot run forewarn train")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let from = said
+            .char_indices()
+            .rev()
+            .nth(LAST_WORDS)
+            .map_or(0, |(at, _)| at);
+        bail!("{} ({})", said[from..].trim(), output.status);
+    }
+    let report: Value =
+        serde_json::from_slice(&output.stdout).context("forewarn train printed no JSON")?;
+    Ok(report["promotion"].clone())
+}
