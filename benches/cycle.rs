@@ -20,7 +20,7 @@ use process::cpu;
 use forewarn::config::{Config, Environment};
 use forewarn::metrics::Metrics;
 use forewarn::models;
-use forewarn::runner::Runner;
+use forewarn::runner::{Models, Runner};
 use forewarn::server::{self, App};
 use forewarn::state::Store;
 use forewarn::time::Timestamp;
@@ -79,7 +79,14 @@ async fn main() -> anyhow::Result<()> {
     let metrics = Metrics::new(&config.inputs(), now())?;
     let app = Arc::new(App::new(config.clone(), metrics, Some(store), now));
     let bundle = Arc::new(models::open_current(&config.model.path)?);
-    let mut runner = Runner::new(app.clone(), config.clone(), bundle)?;
+    let mut runner = Runner::new(
+        app.clone(),
+        config.clone(),
+        Models {
+            served: bundle,
+            shadow: None,
+        },
+    )?;
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     tokio::spawn(server::serve(
         app.clone(),

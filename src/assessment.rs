@@ -3,6 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::drift::Drift;
 use crate::model::Score;
 use crate::risk::with_unit;
@@ -68,6 +70,8 @@ pub struct Risk {
     pub probability: f64,
     pub score: Score,
     pub level: RiskLevel,
+    /// What the model in the shadow says.
+    pub shadow: Option<f64>,
     /// Strongest first; empty below the explanation threshold.
     pub reasons: Vec<Reason>,
 }
@@ -143,8 +147,18 @@ pub struct Snapshot {
     /// Ordered by target.
     pub assessments: Vec<Assessment>,
     pub scoreboard: Summary,
+    /// Of the model in the shadow.
+    pub shadow: Option<ShadowBoard>,
     /// `None` where it is not known.
     pub drift: Option<Drift>,
+}
+
+/// How good a candidate's predictions have been, which nobody was told.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShadowBoard {
+    pub model_id: String,
+    #[serde(flatten)]
+    pub summary: Summary,
 }
 
 impl Snapshot {

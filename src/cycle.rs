@@ -37,6 +37,8 @@ pub struct Settings {
 /// Every target that has been seen lately.
 pub struct Fleet {
     bundle: Arc<Bundle>,
+    /// Reads the same features.
+    shadow: Option<Arc<Bundle>>,
     settings: Settings,
     /// Those of the settings.
     rules: Arc<FailureRules>,
@@ -142,11 +144,17 @@ impl Fleet {
         Self {
             recent: bundle.reference().cloned().map(Recent::new),
             bundle,
+            shadow: None,
             settings,
             rules: Arc::new(settings.rules),
             targets: BTreeMap::new(),
             newest: None,
         }
+    }
+
+    /// Scores with another model too, of which only the scoreboard is told. Both must fit the same config.
+    pub fn with_shadow(self, shadow: Option<Arc<Bundle>>) -> Self {
+        Self { shadow, ..self }
     }
 
     pub fn bundle(&self) -> &Arc<Bundle> {
@@ -324,8 +332,13 @@ impl Fleet {
             }
         }
         let scores = self.bundle.score_rows(&rows);
+        let shadows = self
+            .shadow
+            .iter()
+            .flat_map(|shadow| shadow.score_rows(&rows));
+        let mut shadows = shadows.map(|score| score.served(self.settings.serve));
         for (assessment, score) in block.iter_mut().filter(is_scored).zip(scores) {
-            assessment.risk = Some(self.risk(score));
+            assessment.risk = Some(self.risk(score, shadows.next()));
         }
         counted
     }
@@ -362,12 +375,13 @@ impl Fleet {
         })
     }
 
-    fn risk(&self, score: Score) -> Risk {
+    fn risk(&self, score: Score, shadow: Option<f64>) -> Risk {
         let probability = score.served(self.settings.serve);
         Risk {
             probability,
             score,
             level: self.settings.levels.level(probability),
+            shadow,
             reasons: Vec::new(),
         }
     }

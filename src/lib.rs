@@ -40,6 +40,7 @@ pub mod state;
 pub mod webhook;
 pub mod prometheus;
 pub mod fetch;
+pub mod shadow;
 pub mod metrics;
 pub mod server;
 pub mod runner;

@@ -354,7 +354,16 @@ impl Metrics {
         let mut out = Exposition::new(format);
         let none = Summary::default();
         let summary = snapshot.as_ref().map_or(&none, |s| &s.scoreboard);
-        scoreboard(&mut out, summary);
+        scoreboard(&mut out, "forewarn", summary);
+        if let Some(shadow) = snapshot.as_ref().and_then(|s| s.shadow.as_ref()) {
+            out.family(
+                "forewarn_shadow_info",
+                "gauge",
+                "The model in the shadow, whose outcomes are in forewarn_shadow_*; always 1.",
+            );
+            out.sample("", &[("model_id", &shadow.model_id)], 1.0);
+            scoreboard(&mut out, "forewarn_shadow", &shadow.summary);
+        }
         if let Some(drift) = snapshot.as_ref().and_then(|s| s.drift.as_ref()) {
             feature_drift(&mut out, drift);
         }
@@ -511,9 +520,9 @@ const PER_TARGET: [(&str, &str, Write); 3] = [
     ),
 ];
 
-fn scoreboard(out: &mut Exposition, summary: &Summary) {
+fn scoreboard(out: &mut Exposition, prefix: &str, summary: &Summary) {
     out.family(
-        "forewarn_outcomes_total",
+        &format!("{prefix}_outcomes_total"),
         "counter",
         "Alarms that proved right, early or false, and incidents that were missed; computed by the background cycle.",
     );
@@ -528,7 +537,7 @@ fn scoreboard(out: &mut Exposition, summary: &Summary) {
 
     let lead_times = &summary.lead_time_histogram;
     out.family(
-        "forewarn_lead_time_seconds",
+        &format!("{prefix}_lead_time_seconds"),
         "histogram",
         "Time from the opening of the earliest alarm that covers an incident to its start; computed by the background cycle.",
     );
@@ -546,33 +555,33 @@ fn scoreboard(out: &mut Exposition, summary: &Summary) {
 
     for (name, value, help) in [
         (
-            "forewarn_precision_ratio",
+            "precision_ratio",
             summary.precision,
             "Right alarms / (right + false) over the rolling window; absent below a minimum count; computed by the background cycle.",
         ),
         (
-            "forewarn_recall_ratio",
+            "recall_ratio",
             summary.recall,
             "Foreseen incidents / all over the rolling window; absent below a minimum count; computed by the background cycle.",
         ),
         (
-            "forewarn_false_alarms_per_target_week",
+            "false_alarms_per_target_week",
             summary.false_alarms_per_target_week,
             "False alarms per target and week over the rolling window; computed by the background cycle.",
         ),
         (
-            "forewarn_brier_score",
+            "brier_score",
             summary.brier,
             "Mean squared error of the probabilities over the rolling window; computed by the background cycle.",
         ),
         (
-            "forewarn_calibration_error",
+            "calibration_error",
             summary.calibration_error,
             "Expected calibration error over the rolling window; computed by the background cycle.",
         ),
     ] {
         if let Some(value) = value {
-            out.family(name, "gauge", help);
+            out.family(&format!("{prefix}_{name}"), "gauge", help);
             out.sample("", &[], value);
         }
     }
@@ -783,6 +792,7 @@ fn escape(out: &mut String, text: &str, quotes: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assessment::ShadowBoard;
     use crate::assessment::{Live, Reason, Risk};
     use crate::model::Score;
     use crate::types::{RiskLevel, Shard, TargetId, Unit};
@@ -812,6 +822,7 @@ mod tests {
                 probability,
                 score: Score::default(),
                 level: RiskLevel::Low,
+                shadow: None,
                 reasons: (0..5)
                     .map(|i| Reason {
                         feature: format!("f{i}"),
@@ -838,6 +849,14 @@ mod tests {
                 precision: Some(0.75),
                 ..Summary::default()
             },
+            shadow: Some(ShadowBoard {
+                model_id: "candidate".into(),
+                summary: Summary {
+                    missed: 2,
+                    recall: Some(0.5),
+                    ..Summary::default()
+                },
+            }),
             drift: Some(Drift {
                 rows: 5000,
                 features: (0..12)
@@ -878,6 +897,9 @@ mod tests {
             r#"predictions_total{source="cycle"} 0"#,
             r#"forewarn_outcomes_total{outcome="right"} 3"#,
             "forewarn_precision_ratio 0.75",
+            r#"forewarn_shadow_outcomes_total{outcome="missed"} 2"#,
+            r#"forewarn_shadow_info{model_id="candidate"} 1"#,
+            "forewarn_shadow_recall_ratio 0.5",
             "forewarn_targets 3",
             r#"forewarn_feature_drift_psi{feature="d0"} 1.5"#,
             r#"forewarn_feature_drift_usual_psi{feature="d0"} 0.125"#,

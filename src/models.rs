@@ -100,10 +100,14 @@ pub fn promote(models: &Path, name: &str) -> Result<(), ArtifactError> {
 
 /// Deletes all but the newest [`KEEP`] models that `train` wrote here; their names are the result.
 ///
-/// Never the served one, the one before, nor one whose folder has another name than its id:
+/// Never the served one, the one before, the one in its shadow, nor one whose folder has another name than its id:
 /// that one a person has put there.
-pub fn prune(models: &Path) -> Result<Vec<String>, ArtifactError> {
-    let kept = [served(models)?, previous(models)?];
+pub fn prune(models: &Path, shadow: Option<&str>) -> Result<Vec<String>, ArtifactError> {
+    let kept = [
+        served(models)?,
+        previous(models)?,
+        shadow.map(str::to_owned),
+    ];
     let own = |entry: &Entry| matches!(&entry.manifest, Ok(manifest) if manifest.id == entry.name);
     let mut removed = Vec::new();
     for Entry { name, .. } in list(models)?
@@ -239,7 +243,7 @@ mod tests {
         put(models, "precious", "m0", "2025-01-01T00:00:00Z");
         promote(models, "m1").unwrap();
         promote(models, "m2").unwrap();
-        let removed = prune(models).unwrap();
+        let removed = prune(models, None).unwrap();
         assert_eq!(removed, ["m4", "m3"]);
         assert_eq!(
             names(models),

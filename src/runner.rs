@@ -19,6 +19,7 @@ use crate::learning;
 use crate::prometheus::{Client, ClientError, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::{App, Serving};
+use crate::shadow::Shadow;
 use crate::state::{AlarmRecord, IncidentRecord, StateError, Store, StoredAlert};
 use crate::time::{Timestamp, millis};
 use crate::training::Plan;
@@ -33,12 +34,21 @@ const RULES_EVERY: Duration = Duration::from_secs(300);
 const STRETCH_SAMPLES: usize = 100_000;
 const STRETCH_STEPS: u32 = 5;
 
+/// What the cycle scores with.
+#[derive(Clone)]
+pub struct Models {
+    pub served: Arc<Bundle>,
+    /// A candidate that fits the same config.
+    pub shadow: Option<Arc<Bundle>>,
+}
+
 pub struct Runner {
     app: Arc<App>,
     config: Arc<Config>,
     client: Client,
     fleet: Fleet,
     scoreboard: Scoreboard,
+    shadow: Option<Shadow>,
     /// Newest incident of each target, as the store has it or will have it.
     recorded: HashMap<TargetId, IncidentRecord, RandomState>,
     /// What could not be stored yet.
@@ -60,13 +70,17 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub fn new(app: Arc<App>, config: Arc<Config>, bundle: Arc<Bundle>) -> anyhow::Result<Self> {
+    pub fn new(app: Arc<App>, config: Arc<Config>, models: Models) -> anyhow::Result<Self> {
         let client = client(&app, &config)?;
         let plan = learning::plan(&config);
-        let rule = rule(&bundle, &plan);
+        let rule = rule(&models.served, &plan);
         let retention = config.state.retention;
         let mut scoreboard = Scoreboard::new(rule, retention);
-        let fleet = fleet(bundle, &config, &plan);
+        let shadow = models.shadow.clone();
+        let shadow = shadow
+            .map(|bundle| Shadow::open(bundle, &config, &plan))
+            .transpose()?;
+        let fleet = fleet(models, &config, &plan);
         let mut recorded = HashMap::default();
         if let Some(store) = &app.store {
             let stored = store.scoreboard()?;
@@ -84,6 +98,7 @@ impl Runner {
             client,
             fleet,
             scoreboard,
+            shadow,
             recorded,
             unwritten: Default::default(),
             seen_from: Timestamp(0),
@@ -100,15 +115,30 @@ impl Runner {
 
     /// Goes on with another config or model: the next cycle backfills what they need and puts them into service. The
     /// scoreboard's counts stay. On an error everything is as it was.
-    pub fn renew(&mut self, config: Arc<Config>, bundle: Arc<Bundle>) -> anyhow::Result<()> {
+    pub fn renew(&mut self, config: Arc<Config>, models: Models) -> anyhow::Result<()> {
         let client = client(&self.app, &config)?;
         let plan = learning::plan(&config);
-        let rule = rule(&bundle, &plan);
-        let mut fleet = fleet(bundle, &config, &plan);
+        let rule = rule(&models.served, &plan);
+        let candidate = models.shadow.clone();
+        let is_same = |bundle: &Arc<Bundle>| {
+            self.shadow
+                .as_ref()
+                .is_some_and(|shadow| shadow.id() == bundle.manifest.id)
+        };
+        let opened = match candidate.clone().filter(|bundle| !is_same(bundle)) {
+            Some(bundle) => Some(Shadow::open(bundle, &config, &plan)?),
+            None => None,
+        };
+        let mut fleet = fleet(models, &config, &plan);
         if let Some(store) = &self.app.store {
             let mut recorded = newest_incidents(&self.app, store, &fleet)?;
             recorded.extend(self.recorded.drain());
             self.recorded = recorded;
+        }
+        match (&mut self.shadow, candidate) {
+            (shadow, None) => *shadow = None,
+            (Some(shadow), Some(_)) if opened.is_none() => shadow.renew(&config, &plan),
+            (shadow, Some(_)) => *shadow = opened,
         }
         self.scoreboard.set_rule(rule, config.state.retention);
         fleet.inherit(&mut self.fleet);
@@ -293,6 +323,7 @@ impl Runner {
     fn judge(&mut self, t: Timestamp, assessments: &[Assessment]) {
         let (mut incidents, mut alarms) = std::mem::take(&mut self.unwritten);
         let mut events = Vec::new();
+        let mut starts = Vec::with_capacity(assessments.len());
         for (assessment, observation) in assessments.iter().zip(self.fleet.observations()) {
             let target = &assessment.target;
             let known = self.recorded.get(target);
@@ -315,6 +346,7 @@ impl Runner {
             let probability = assessment.risk.as_ref().map(|risk| risk.probability);
             let start = incident.as_ref().map(|incident| incident.start);
             events.extend(self.scoreboard.observe(t, target, probability, start));
+            starts.push(start);
             if let Some(incident) = incident
                 && known.is_none_or(|k| (k.start, k.end) != (incident.start, incident.end))
             {
@@ -342,6 +374,9 @@ impl Runner {
             is_known
         });
         events.extend(self.scoreboard.tick(t));
+        if let Some(shadow) = &mut self.shadow {
+            shadow.judge(t, assessments, &starts);
+        }
         for event in &events {
             record(event, assessments, &mut incidents, &mut alarms);
         }
@@ -393,6 +428,7 @@ impl Runner {
             shard: self.app.shard,
             assessments,
             scoreboard: self.scoreboard.summary(),
+            shadow: self.shadow.as_ref().map(Shadow::board),
             drift: self.fleet.drift(t),
         };
         self.app.serving.store(Arc::new(Serving {
@@ -457,14 +493,14 @@ fn rule(bundle: &Bundle, plan: &Plan) -> AlarmRule {
     )
 }
 
-fn fleet(bundle: Arc<Bundle>, config: &Config, plan: &Plan) -> Fleet {
+fn fleet(models: Models, config: &Config, plan: &Plan) -> Fleet {
     let settings = Settings {
         rules: plan.rules,
         limits: plan.limits,
         levels: config.risk_levels,
         serve: config.model.serve,
     };
-    Fleet::new(bundle, settings)
+    Fleet::new(models.served, settings).with_shadow(models.shadow)
 }
 
 /// Of each target the newest incident that reaches into the backfill, as the store has it.

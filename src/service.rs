@@ -19,7 +19,7 @@ use crate::config::{Config, Environment};
 use crate::learning;
 use crate::metrics::Reload;
 use crate::models;
-use crate::runner::Runner;
+use crate::runner::{Models, Runner};
 use crate::server::{App, ReloadRequest, Serving};
 
 /// Where a reload reads from, and what it cannot change.
@@ -66,7 +66,12 @@ impl Service {
                 match learning::misfit(&bundle, &config) {
                     None => {
                         app.metrics.model_reload.succeeded((app.clock)());
-                        Some(Runner::new(app.clone(), config, bundle)?)
+                        let shadow = open_shadow(&config, &bundle).unwrap_or_else(|problem| {
+                            error!("no model is in the shadow: {problem:#}");
+                            None
+                        });
+                        let served = bundle;
+                        Some(Runner::new(app.clone(), config, Models { served, shadow })?)
                     }
                     Some(why) => {
                         app.metrics.model_reload.failed();
@@ -165,17 +170,21 @@ impl Service {
             .map_err(|why| failed(&metrics.config_reload, why))?;
         // The config may name another folder.
         self.settled = fingerprint(&self.source, &config);
-        let (bundle, config) = tokio::task::block_in_place(|| {
-            let bundle = open(&config)?;
-            match learning::misfit(&bundle, &config) {
-                None => Ok((bundle, Arc::new(config))),
+        let models = tokio::task::block_in_place(|| {
+            let served = open(&config)?;
+            match learning::misfit(&served, &config) {
+                None => Ok(Models {
+                    shadow: open_shadow(&config, &served)?,
+                    served,
+                }),
                 Some(why) => Err(anyhow!(why)),
             }
         })
         .map_err(|why| failed(&metrics.model_reload, why))?;
+        let (bundle, config) = (models.served.clone(), Arc::new(config));
         match &mut self.runner {
-            Some(runner) => runner.renew(config.clone(), bundle.clone()),
-            None => Runner::new(self.app.clone(), config.clone(), bundle.clone())
+            Some(runner) => runner.renew(config.clone(), models),
+            None => Runner::new(self.app.clone(), config.clone(), models)
                 .map(|runner| self.runner = Some(runner)),
         }
         .map_err(|why| failed(&metrics.config_reload, why))?;
@@ -218,6 +227,21 @@ fn open(config: &Config) -> anyhow::Result<Arc<Bundle>> {
     match bundle.lacks(config.model.serve) {
         Some(why) => Err(anyhow!(why)),
         None => Ok(Arc::new(bundle)),
+    }
+}
+
+/// The model in the shadow, if one is named that is not served already.
+fn open_shadow(config: &Config, served: &Bundle) -> anyhow::Result<Option<Arc<Bundle>>> {
+    let Some(name) = &config.model.shadow else {
+        return Ok(None);
+    };
+    let bundle = artifact::open(&models::directory(&config.model.path, name)?)?;
+    if bundle.manifest.id == served.manifest.id {
+        return Ok(None);
+    }
+    match learning::misfit(&bundle, config).or_else(|| bundle.lacks(config.model.serve)) {
+        Some(why) => Err(anyhow!("model.shadow: {why}")),
+        None => Ok(Some(Arc::new(bundle))),
     }
 }
 

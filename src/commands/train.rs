@@ -137,7 +137,7 @@ pub fn learn(
         if promotion.promoted {
             models::promote(&config.model.path, &bundle.manifest.id)?;
         }
-        match models::prune(&config.model.path) {
+        match models::prune(&config.model.path, config.model.shadow.as_deref()) {
             Ok(removed) => removed.iter().for_each(|name| {
                 eprintln!("model {name} removed: the newest {} are kept", models::KEEP);
             }),

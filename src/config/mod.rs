@@ -159,6 +159,8 @@ pub struct TrainConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     pub serve: ServeMember,
+    /// Name of a model that is judged beside the served one.
+    pub shadow: Option<String>,
     /// Directory of model directories (`models/`); overridden by `MODEL_PATH`.
     pub path: PathBuf,
 }

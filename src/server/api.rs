@@ -240,6 +240,26 @@ pub async fn scoreboard(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// How good the predictions of the model in the shadow have been
+#[utoipa::path(
+    get,
+    path = "/api/v1/shadow", tag = "fleet",
+    responses(
+        (status = 200, body = Value),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "No model is in the shadow"),
+    ),
+)]
+pub async fn shadow(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let serving = app.serving.load();
+    let shadow = serving.snapshot.as_ref().and_then(|s| s.shadow.as_ref());
+    shadow.map(json).ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "no model is in the shadow; model.shadow in the config names one",
+        )
+    })
+}
+
 /// Prometheus metrics
 #[utoipa::path(
     get,

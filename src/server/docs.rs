@@ -71,6 +71,7 @@ const REDOC: &str = r#"<!doctype html>
         api::alerts,
         api::model,
         api::scoreboard,
+        api::shadow,
         api::metrics,
         api::health,
         api::healthy,

@@ -173,6 +173,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/alerts", get(api::alerts))
         .route("/api/v1/model", get(api::model))
         .route("/api/v1/scoreboard", get(api::scoreboard))
+        .route("/api/v1/shadow", get(api::shadow))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs", get(docs::swagger))
         .route("/redoc", get(docs::redoc))
@@ -588,6 +589,7 @@ mod tests {
             },
             model: ModelConfig {
                 serve: ServeMember::Ensemble,
+                shadow: None,
                 path: "models".into(),
             },
             alerting: AlertingConfig {

@@ -396,6 +396,7 @@ mod tests {
                 probability,
                 score: Score::default(),
                 level: RiskLevel::High,
+                shadow: None,
                 reasons: vec![Reason {
                     feature: "a<b".into(),
                     value: None,
@@ -450,6 +451,7 @@ mod tests {
                 assessment("worst", Some(0.7)),
             ],
             scoreboard: Summary::default(),
+            shadow: None,
             drift: None,
         };
         let page = render(&view(Some(&snapshot), None));
@@ -472,6 +474,7 @@ mod tests {
             shard: Shard::WHOLE,
             assessments: Vec::new(),
             scoreboard: Summary::default(),
+            shadow: None,
             drift: None,
         };
         let down = Snapshot {

@@ -851,6 +851,7 @@ mod tests {
                 risk: None,
             }],
             scoreboard: Summary::default(),
+            shadow: None,
             drift: None,
         }
     }

@@ -97,7 +97,26 @@ async fn a_reload_takes_config_and_model_or_leaves_both() {
     let (_, targets) = serving.get("/api/v1/targets").await;
     assert!(targets.contains("\"target\":\"a\""), "{targets}");
 
+    let first_in_shadow = format!("{CONFIG}\nmodel: {{shadow: default}}\n");
+    place.write("config.yaml", &first_in_shadow);
+    assert_eq!(serving.get("/api/v1/shadow").await.0, 404);
+    let (status, answer) = reload(&serving).await;
+    assert_eq!(status, 200, "{answer}");
+    let (_, shadow) = serving.get("/api/v1/shadow").await;
+    assert!(
+        shadow.contains(&format!("\"model_id\":\"{first}\"")),
+        "{shadow}"
+    );
+    assert!(
+        metric(
+            &serving,
+            &format!("forewarn_shadow_info{{model_id=\"{first}\"}} 1")
+        )
+        .await
+    );
+
     for (text, part) in [
+        (format!("{CONFIG}\nmodel: {{shadow: nobody}}\n"), "nobody"),
         (
             CONFIG.replace("horizon: 30m", "horizon: 20m"),
             "does not fit the config: horizon is 30m in the model and 20m in the config",

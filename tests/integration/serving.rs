@@ -11,6 +11,7 @@ use tower::ServiceExt;
 use wiremock::MockServer;
 
 use forewarn::assessment::Snapshot;
+use forewarn::bundle::Bundle;
 use forewarn::config::Config;
 use forewarn::evaluation::events::{Scored, Track, tally};
 use forewarn::evaluation::{AlarmRule, Rows};
@@ -18,7 +19,7 @@ use forewarn::history::History;
 use forewarn::labels::RowLabel;
 use forewarn::learning;
 use forewarn::metrics::{Format, Metrics, ModelCard};
-use forewarn::runner::Runner;
+use forewarn::runner::{Models, Runner};
 use forewarn::scoreboard::MIN_OUTCOMES;
 use forewarn::server::{self, App, Serving};
 use forewarn::state::{IncidentRecord, Store};
@@ -153,8 +154,16 @@ impl World {
 
 /// As after a start with the state that is there.
 fn runner(app: &Arc<App>) -> Runner {
+    runner_with(app, None)
+}
+
+fn runner_with(app: &Arc<App>, shadow: Option<Arc<Bundle>>) -> Runner {
     let config = app.serving.load().config.clone();
-    Runner::new(app.clone(), config, bundle()).expect("a runner")
+    let models = Models {
+        served: bundle(),
+        shadow,
+    };
+    Runner::new(app.clone(), config, models).expect("a runner")
 }
 
 fn minute(n: usize) -> Timestamp {
@@ -651,11 +660,14 @@ fn recorded_tracks(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
     let mut world = World::new().await;
+    // The same model in the shadow must come to the same.
+    world.runner = runner_with(&world.app, Some(bundle()));
     let (from, until) = (MINUTES - 2 * 1440, MINUTES);
     let mut served: HashMap<TargetId, Vec<Option<f32>>> = HashMap::new();
     for n in from..until {
         if n == from + 1000 {
             world.runner = runner(&world.app);
+            world.runner = runner_with(&world.app, Some(bundle()));
         }
         world.runner.cycle(minute(n)).await;
         let snapshot = world.snapshot();
@@ -670,6 +682,8 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
         .for_each(|rows| rows.resize(until - from, None));
     let snapshot = world.snapshot();
     let live = &snapshot.scoreboard;
+    let shadow = snapshot.shadow.as_ref().expect("a model is in the shadow");
+    assert_eq!(&shadow.summary, live);
 
     let plan = learning::plan(&config());
     let replay = training::replay(history(), &plan, &|_, _| ());

@@ -1,0 +1,116 @@
+//! A candidate that scores beside the served model: it is judged, but pages nobody.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::assessment::{Assessment, ShadowBoard};
+use crate::bundle::Bundle;
+use crate::config::Config;
+use crate::evaluation::AlarmRule;
+use crate::scoreboard::Scoreboard;
+use crate::state::{StateError, Store};
+use crate::time::Timestamp;
+use crate::training::Plan;
+
+/// Its state stands beside the served model's, one folder a candidate.
+const FOLDER: &str = "shadow-";
+
+pub struct Shadow {
+    bundle: Arc<Bundle>,
+    scoreboard: Scoreboard,
+    store: Option<Store>,
+}
+
+impl Shadow {
+    /// Goes on where the same candidate was left; what other candidates have left is deleted.
+    pub fn open(bundle: Arc<Bundle>, config: &Config, plan: &Plan) -> Result<Self, StateError> {
+        let rule = AlarmRule::new(
+            bundle.manifest.threshold.probability,
+            plan.alert_for,
+            &plan.rules,
+        );
+        let retention = config.state.retention;
+        let mut scoreboard = Scoreboard::new(rule, retention);
+        let mut store = None;
+        if config.state.enabled {
+            let folder = format!("{FOLDER}{}", bundle.manifest.id);
+            forget_others(&config.state.path, &folder);
+            let opened = Store::open(&config.state.path.join(folder), retention)?;
+            match opened
+                .scoreboard()?
+                .map(|stored| Scoreboard::restore(&stored, rule, retention))
+            {
+                Some(Ok(restored)) => scoreboard = restored,
+                Some(Err(error)) => {
+                    warn!("the shadow's stored scoreboard cannot be read and starts anew: {error}")
+                }
+                None => (),
+            }
+            store = Some(opened);
+        }
+        Ok(Self {
+            bundle,
+            scoreboard,
+            store,
+        })
+    }
+
+    pub fn id(&self) -> &str {
+        &self.bundle.manifest.id
+    }
+
+    /// Goes on under another config.
+    pub fn renew(&mut self, config: &Config, plan: &Plan) {
+        let threshold = self.bundle.manifest.threshold.probability;
+        let rule = AlarmRule::new(threshold, plan.alert_for, &plan.rules);
+        self.scoreboard.set_rule(rule, config.state.retention);
+    }
+
+    /// Tells its scoreboard what happened: the assessments, and when the newest incident of each target began.
+    pub fn judge(
+        &mut self,
+        t: Timestamp,
+        assessments: &[Assessment],
+        incidents: &[Option<Timestamp>],
+    ) {
+        for (assessment, incident) in assessments.iter().zip(incidents) {
+            let probability = assessment.risk.as_ref().and_then(|risk| risk.shadow);
+            self.scoreboard
+                .observe(t, &assessment.target, probability, *incident);
+        }
+        self.scoreboard.tick(t);
+        if let Some(store) = &self.store {
+            let written = self
+                .scoreboard
+                .changes()
+                .map(|changes| store.write_cycle(&[], &[], &changes));
+            match written {
+                Ok(Ok(())) => self.scoreboard.stored(),
+                Ok(Err(error)) => warn!(
+                    "the shadow's scoreboard is not stored, the next cycle tries again: {error}"
+                ),
+                Err(error) => warn!("cannot write the shadow's scoreboard: {error}"),
+            }
+        }
+    }
+
+    pub fn board(&self) -> ShadowBoard {
+        ShadowBoard {
+            model_id: self.id().to_owned(),
+            summary: self.scoreboard.summary(),
+        }
+    }
+}
+
+/// What cannot be deleted only takes space.
+fn forget_others(state: &Path, folder: &str) {
+    let entries = std::fs::read_dir(state).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(FOLDER) && name != *folder {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
