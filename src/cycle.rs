@@ -212,6 +212,7 @@ impl Fleet {
     pub fn clear(&mut self) {
         self.targets.clear();
         self.newest = None;
+        self.recent = self.bundle.reference().cloned().map(Recent::new);
     }
 
     /// Takes the grid points of a batch that are newer than what is already known; forgets targets that have long been silent.
@@ -285,7 +286,9 @@ impl Fleet {
         let turn = step.rem_euclid(stride as i64) as usize;
         let blocks = assessments.par_chunks_mut(BLOCK).enumerate();
         let counted: Vec<Matrix> = blocks
-            .map(|(n, block)| self.score(block, t, |i| (n * BLOCK + i + turn) % stride == 0))
+            .map(|(n, block)| {
+                self.score(block, t, |i| (n * BLOCK + i + turn).is_multiple_of(stride))
+            })
             .collect();
         if let Some(recent) = &mut self.recent {
             counted.iter().for_each(|rows| recent.count(t, rows));

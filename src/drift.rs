@@ -191,6 +191,9 @@ impl Recent {
 
     /// Takes rows that were scored at `t`; steps come in order.
     pub fn count(&mut self, t: Timestamp, rows: &Matrix) {
+        if rows.rows() == 0 {
+            return;
+        }
         let hour = t.0.div_euclid(HOUR_MS);
         if self.hours.back().is_none_or(|newest| newest.hour != hour) {
             let spreads = self.reference.features.iter();
@@ -371,6 +374,9 @@ mod tests {
             assert!(recent.hours.len() <= 25, "memory is bounded");
         }
         assert!(recent.drift(at(200)).unwrap().features[0].psi < 0.1);
+        for hour in 200..220 {
+            recent.count(at(hour), &Matrix::new(NAMES.len()));
+        }
         assert_eq!(recent.drift(at(220)), None, "nothing was scored of late");
     }
 
