@@ -90,6 +90,7 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     tokio::spawn(server::serve(
         app.clone(),
+        None,
         vec![listener],
         std::future::pending(),
     ));

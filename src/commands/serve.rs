@@ -1,5 +1,6 @@
 //! `forewarn serve`: wires the cycle, the HTTP side and the store together.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use tracing::{error, info};
 
 use super::logging::{self, LogArgs};
 use super::{ConfigFile, Usage, now};
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::metrics::Metrics;
 use crate::retrain;
-use crate::server::{self, App, Reloads};
+use crate::server::{self, App, Reloads, Web};
 use crate::service::{Service, Source};
 use crate::state::Store;
 use crate::time::parse_duration;
@@ -36,6 +37,9 @@ pub struct ServeArgs {
     /// Address of the API and of /metrics, like 127.0.0.1:8000 or [::1]:8000; may be given more than once. Default: api.listen.
     #[arg(long = "web.listen-address", value_name = "HOST:PORT", value_parser = address)]
     listen: Vec<String>,
+    /// TLS, users and tokens of the listener, in the format of exporter-toolkit (docs/security.md); a change takes effect without a restart.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    web_config: Option<PathBuf>,
     /// Allow POST /-/reload.
     #[arg(long = "web.enable-lifecycle")]
     lifecycle: bool,
@@ -62,6 +66,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         true => vec![config.api.listen.clone()],
         false => args.listen.clone(),
     };
+    let web = match args.web_config {
+        Some(file) => Some(Web::open(&file, Environment::from_process()?)?),
+        None => None,
+    };
     let source = Source {
         config_file: args.config.path,
         every: args.every,
@@ -69,13 +77,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         set_log_level,
     };
     let runtime = tokio::runtime::Runtime::new()?;
-    let result = runtime.block_on(serve(config, &listen, source, args.lifecycle, shard));
+    let result = runtime.block_on(serve(config, web, &listen, source, args.lifecycle, shard));
     runtime.shutdown_timeout(LAST_WORK);
     result
 }
 
 async fn serve(
     config: Arc<Config>,
+    web: Option<Arc<Web>>,
     listen: &[String],
     source: Source,
     lifecycle: bool,
@@ -117,7 +126,7 @@ async fn serve(
         }
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     };
-    server::serve(app, listeners, stop).await;
+    server::serve(app, web, listeners, stop).await;
     watchdog.abort();
     training.abort();
     match ended {

@@ -6,6 +6,7 @@ mod environment;
 mod error;
 mod load;
 mod reader;
+mod web;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::types::{RiskLevels, ServeMember, Signal};
 
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
+pub use web::{Seen, WebConfig};
 
 /// `config.yaml` as shipped: the documentation of every key, with working queries.
 pub const SHIPPED: &str = include_str!("../../config.yaml");

@@ -1,17 +1,20 @@
 //! The HTTP side: the API, `/metrics`, the webhook, the status page and the docs, all reading what the cycle published.
 
 mod api;
+mod auth;
 mod docs;
 mod page;
 mod plain;
 mod predict;
 mod problem;
 mod reload;
+mod web;
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -33,12 +36,18 @@ use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use prometheus::IntCounter;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
 use crate::assessment::Snapshot;
@@ -53,6 +62,8 @@ use crate::webhook::OwnAlerts;
 pub(crate) use predict::{Explain, Parser, Prediction, Scorer};
 pub(crate) use problem::Problem;
 pub use reload::{ReloadRequest, Reloads};
+use web::Guarded;
+pub use web::Web;
 
 /// Open connections that work is taken from.
 const MAX_CONNECTIONS: usize = 1024;
@@ -62,6 +73,12 @@ const SPARE_CONNECTIONS: usize = 64;
 const SPARE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Also how long an idle connection stays open, hence longer than a usual scrape interval.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Also within `api.shutdown_timeout`, usually.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Request line and headers together; more are answered 431.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
 /// Batches at work at once; more are refused with 503.
 const MAX_BATCHES: usize = 8;
 /// Bodies above `SMALL_BODY` in memory at once, each at most of `api.max_body_bytes`; more are refused with 503.
@@ -186,7 +203,12 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Serves until `shutdown` resolves, then lets requests under way finish for `api.shutdown_timeout`.
-pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    app: Arc<App>,
+    web: Option<Arc<Web>>,
+    listeners: Vec<TcpListener>,
+    shutdown: impl Future<Output = ()>,
+) {
     let front = Front {
         router: router(app.clone()),
         app: app.clone(),
@@ -195,6 +217,8 @@ pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Fu
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let spare_slots = Arc::new(Semaphore::new(SPARE_CONNECTIONS));
+    let mut followers = JoinSet::new();
+    followers.extend(web.clone().map(Web::follow));
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
@@ -205,8 +229,8 @@ pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Fu
             () = &mut shutdown => break,
             next = next => next,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -217,26 +241,29 @@ pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Fu
         let is_spare = slot.is_err();
         // Whatever was not used is free again.
         let slot = slot.or(spare);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .keep_alive(!is_spare)
-            .header_read_timeout(if is_spare {
-                SPARE_TIMEOUT
-            } else {
-                HEADER_TIMEOUT
-            })
-            .serve_connection(
-                TokioIo::new(stream),
-                Front {
-                    is_spare,
-                    ..front.clone()
-                },
-            );
-        let connection = graceful.watch(connection);
+        let front = Front {
+            is_spare,
+            ..front.clone()
+        };
+        let watcher = graceful.watcher();
+        let web = web.clone();
         tokio::spawn(async move {
             let _slot = slot;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended early");
+            let Some(web) = web else {
+                return converse(stream, is_spare, front, watcher).await;
+            };
+            let tls = web.tls();
+            let guarded = Guarded {
+                front,
+                web,
+                peer: peer.ip(),
+            };
+            match tls {
+                None => converse(stream, is_spare, guarded, watcher).await,
+                Some(tls) => match handshake(stream, tls).await {
+                    Ok(stream) => converse(stream, is_spare, guarded, watcher).await,
+                    Err(error) => tracing::debug!(%error, %peer, "no TLS connection"),
+                },
             }
         });
     }
@@ -253,8 +280,49 @@ pub async fn serve(app: Arc<App>, listeners: Vec<TcpListener>, shutdown: impl Fu
     }
 }
 
-async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
-    let (stream, _) = poll_fn(|cx| {
+/// Speaks HTTP until the client or the shutdown ends it.
+async fn converse<S>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    is_spare: bool,
+    service: S,
+    watcher: Watcher,
+) where
+    S: Service<
+            hyper::Request<Incoming>,
+            Response = hyper::Response<Either<Full<Bytes>, Body>>,
+            Error = Infallible,
+        >,
+{
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(!is_spare)
+        .max_header_size(MAX_HEADER_BYTES)
+        .header_read_timeout(if is_spare {
+            SPARE_TIMEOUT
+        } else {
+            HEADER_TIMEOUT
+        })
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    config: Arc<rustls::ServerConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let accepted = TlsAcceptor::from(config).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
+        Ok(accepted) => accepted,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = poll_fn(|cx| {
         listeners
             .iter()
             .map(|listener| listener.poll_accept(cx))
@@ -263,7 +331,7 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     })
     .await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok((stream, peer))
 }
 
 /// What stands before the router: answers `/predict` itself, because the way through the router costs
@@ -275,7 +343,7 @@ struct Front {
     is_spare: bool,
 }
 
-impl hyper::service::Service<hyper::Request<Incoming>> for Front {
+impl Service<hyper::Request<Incoming>> for Front {
     type Response = hyper::Response<Either<Full<Bytes>, Body>>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
@@ -379,6 +447,17 @@ async fn method_not_allowed(request: Request) -> Problem {
 }
 
 const JSON: &str = "application/json";
+
+/// A page that loads what `policy` (its Content-Security-Policy) says, stands in no frame and tells nobody where it is.
+fn html(page: impl Into<Body>, policy: impl Into<String>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".into()),
+        (header::CONTENT_SECURITY_POLICY, policy.into()),
+        (header::X_FRAME_OPTIONS, "deny".into()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+    ];
+    (headers, page.into()).into_response()
+}
 
 fn nosniff() -> header::HeaderValue {
     header::HeaderValue::from_static("nosniff")
@@ -801,7 +880,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(serve(app(), vec![listener], async {
+        let served = tokio::spawn(serve(app(), None, vec![listener], async {
             let _ = stopped.await;
         }));
         let mut client = TcpStream::connect(address).await.unwrap();

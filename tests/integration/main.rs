@@ -16,6 +16,8 @@ mod fleet;
 mod interchange;
 /// Lower layers do not import higher ones.
 mod layering;
+/// What one client can ask of the server, and how long it may take.
+mod limits;
 /// Serving computes what training computed, and no later sample changes an earlier row.
 mod replay;
 /// A changed config and a promoted model take over while everything goes on, whole or not at all.
@@ -28,5 +30,7 @@ mod serving;
 mod training;
 /// What is generated from the code is current: docs/features.md.
 mod docs;
+/// TLS, users and tokens of the listener, over real connections.
+mod web;
 /// A stand-in for Prometheus that answers from a recorded history and fails on demand.
 mod upstream;
