@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 step "programs the tests need"
-need cargo=cargo curl=curl jq=jq perl=perl python3=python3 prometheus=prometheus promtool=prometheus \
+need cargo=cargo curl=curl openssl=openssl jq=jq perl=perl python3=python3 prometheus=prometheus promtool=prometheus \
   prometheus-alertmanager=prometheus-alertmanager amtool=prometheus-alertmanager
 
 step "formatting"
@@ -19,6 +19,8 @@ step "unit and integration tests"
 cargo test --locked --quiet
 step "alerting rules and configs"
 tests/rules.sh
+step "TLS and authentication with real clients"
+tests/web.sh
 step "models and data to XGBoost and back"
 tests/interchange.sh
 step "the whole chain on real servers"
