@@ -62,6 +62,7 @@ status=0
 check "the example is refused until it has a password (exit $status)" test "$status" = 2
 check "and says why" grep -q 'basic_auth_users.prometheus: is not a bcrypt hash' "$dir/refused"
 sed -i "s|<bcrypt hash>|'$hash'|" "$dir/web-config.yml"
+check "with one it is right" "$forewarn" check web "$dir/web-config.yml"
 serve >"$dir/log" 2>&1 &
 pids+=($!)
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
-use crate::config::Config;
+use crate::config::{Config, Environment, WebConfig};
 use crate::fetch::{self, Fetched, Purpose};
 use crate::history::TargetHistory;
 use crate::prometheus::Client;
@@ -26,6 +26,11 @@ enum CheckCommand {
     Config(ConfigFile),
     /// Run every query of a config over the recent past and show what it returns.
     Queries(QueriesArgs),
+    /// Every problem of a web config (`serve --web.config.file`) and the files that it names at once.
+    Web {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Open a model directory, verify it, and see whether it fits the config.
     Model(ModelArgs),
 }
@@ -61,6 +66,11 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
                 format_duration(config.step),
                 format_duration(config.horizon)
             );
+            Ok(())
+        }
+        CheckCommand::Web { file } => {
+            WebConfig::load(&file, &Environment::from_process()?).0?;
+            println!("{}: ok", file.display());
             Ok(())
         }
         CheckCommand::Queries(args) => queries(&args),

@@ -28,7 +28,7 @@ fn only_reads(method: &Method, path: &str) -> bool {
 }
 
 /// Checks passwords and tokens. A password is hashed once; after that a keyed hash tells that it is the same one again.
-pub(super) struct Guard {
+pub(super) struct Gate {
     /// Of this process, so that what is kept says nothing about passwords.
     key: hmac::Key,
     /// The last combination of user, password and hash that was right, by user.
@@ -47,7 +47,7 @@ pub(super) struct Access {
     open_read: bool,
 }
 
-impl Guard {
+impl Gate {
     pub fn new() -> Result<Self, ring::error::Unspecified> {
         Ok(Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
@@ -86,9 +86,9 @@ impl Guard {
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
         let reads = only_reads(method, path);
-        let needs_user = !access.users.is_empty() && !(reads && access.open_read);
+        let needs_no_user = access.users.is_empty() || (reads && access.open_read);
         let needs_token = !access.tokens.is_empty() && !reads;
-        if !needs_user && !needs_token {
+        if needs_no_user && !needs_token {
             return Ok(());
         }
         let credentials = headers.get(header::AUTHORIZATION);
@@ -147,8 +147,8 @@ impl Guard {
             let _held = (&place, turn);
             let is_right = bcrypt::verify(&password, hash.expose()).unwrap_or(false) && is_user;
             if is_right {
-                let tag = hmac::sign(&place.guard.key, &seal);
-                locked(&place.guard.verified).insert(user, tag);
+                let tag = hmac::sign(&place.gate.key, &seal);
+                locked(&place.gate.verified).insert(user, tag);
             }
             is_right
         })
@@ -163,13 +163,13 @@ impl Guard {
 
 /// A place among the waiting password checks.
 struct Place {
-    guard: Arc<Guard>,
+    gate: Arc<Gate>,
     peer: IpAddr,
 }
 
 impl Place {
-    fn take(guard: Arc<Guard>, peer: IpAddr) -> Result<Self, Problem> {
-        let mut waiting = locked(&guard.waiting);
+    fn take(gate: Arc<Gate>, peer: IpAddr) -> Result<Self, Problem> {
+        let mut waiting = locked(&gate.waiting);
         let all: usize = waiting.values().sum();
         let own = waiting.get(&peer).copied().unwrap_or(0);
         if all >= MAX_CHECKS || own >= MAX_CHECKS_OF_PEER {
@@ -179,13 +179,13 @@ impl Place {
         }
         waiting.insert(peer, own + 1);
         drop(waiting);
-        Ok(Self { guard, peer })
+        Ok(Self { gate, peer })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut waiting = locked(&self.guard.waiting);
+        let mut waiting = locked(&self.gate.waiting);
         match waiting.get_mut(&self.peer) {
             Some(own) if *own > 1 => *own -= 1,
             _ => {

@@ -875,6 +875,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_can_say_no_address_path_or_query() {
+        let (_, text) = send(Request::get("/openapi.json"), Body::empty()).await;
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let routes = document["paths"].as_object().unwrap().values();
+        let parameters: Vec<&Value> = routes
+            .flat_map(|route| route.as_object().unwrap().values())
+            .filter_map(|operation| operation["parameters"].as_array())
+            .flatten()
+            .map(|parameter| &parameter["name"])
+            .collect();
+        // `target` is looked up among those of the last cycle.
+        assert_eq!(parameters, ["target", "explain", "explain"]);
+    }
+
+    #[tokio::test]
     async fn requests_under_way_finish_before_the_end() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

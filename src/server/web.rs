@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::Service;
 
-use super::auth::{Access, Guard};
+use super::auth::{Access, Gate};
 use super::{Front, blocking, bounded, nosniff};
 use crate::config::{Environment, Seen, WebConfig};
 
@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Web {
     path: PathBuf,
     env: Environment,
-    guard: Arc<Guard>,
+    gate: Arc<Gate>,
     terms: ArcSwap<Terms>,
     looks: Mutex<Looks>,
 }
@@ -53,14 +53,14 @@ impl Web {
     /// A `ConfigError` with everything that is wrong.
     pub fn open(path: &Path, env: Environment) -> anyhow::Result<Arc<Self>> {
         let (config, seen) = WebConfig::load(path, &env);
-        let guard = Guard::new()
+        let gate = Gate::new()
             .ok()
             .context("the system gives no random numbers")?;
-        let terms = Terms::of(config?, &guard);
+        let terms = Terms::of(config?, &gate);
         Ok(Arc::new(Self {
             path: path.to_owned(),
             env,
-            guard: Arc::new(guard),
+            gate: Arc::new(gate),
             terms: ArcSwap::from_pointee(terms),
             looks: Mutex::new(Looks {
                 judged: seen.clone(),
@@ -98,7 +98,7 @@ impl Web {
         looks.last = seen;
         let file = self.path.display();
         let terms = match config {
-            Ok(config) => Terms::of(config, &self.guard),
+            Ok(config) => Terms::of(config, &self.gate),
             Err(error) => {
                 tracing::error!(%error, "the changed web config is not taken, the one before stays in force");
                 return;
@@ -118,9 +118,9 @@ impl Web {
 }
 
 impl Terms {
-    fn of(config: WebConfig, guard: &Guard) -> Self {
+    fn of(config: WebConfig, gate: &Gate) -> Self {
         Self {
-            access: guard.access(&config),
+            access: gate.access(&config),
             protections: [
                 ("tls_server_config", config.tls.is_some()),
                 ("client_auth_type", config.client_certificates),
@@ -163,7 +163,7 @@ impl Service<hyper::Request<Incoming>> for Guarded {
             let (head, body) = request.into_parts();
             let path = head.uri.path();
             let admitted = web
-                .guard
+                .gate
                 .admit(&terms.access, peer, &head.method, path, &head.headers);
             let mut response = match bounded(&front.app, path, admitted).await.flatten() {
                 Ok(()) => front.call(hyper::Request::from_parts(head, body)).await?,
