@@ -231,3 +231,55 @@ fn unauthorized(by_user: bool, by_token: bool) -> Problem {
     };
     Problem::new(StatusCode::UNAUTHORIZED, detail).challenge(challenge)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(users: &[(&str, u32)]) -> WebConfig {
+        let user = |&(name, cost): &(&str, u32)| {
+            let hash = bcrypt::hash("right", cost).unwrap();
+            (name.to_owned(), Secret::new(hash))
+        };
+        WebConfig {
+            tls: None,
+            client_certificates: false,
+            headers: Vec::new(),
+            users: users.iter().map(user).collect(),
+            write_credentials: Vec::new(),
+            open_read: false,
+        }
+    }
+
+    #[test]
+    fn who_does_not_exist_costs_what_others_cost() {
+        let gate = Gate::new().unwrap();
+        let access = gate.access(&config(&[("a", 4), ("b", 6)]));
+        let decoy: HashParts = access.decoy.expose().parse().unwrap();
+        assert_eq!(decoy.get_cost(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_password_is_hashed_once_and_known_by_its_user_and_hash() {
+        let gate = Arc::new(Gate::new().unwrap());
+        let access = gate.access(&config(&[("a", 4), ("b", 4)]));
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let knows = async |access: &Access, user: &str, password: &str| {
+            let known = gate.knows_user(access, peer, user.into(), password.into());
+            known.await.unwrap()
+        };
+        assert!(!knows(&access, "a", "wrong").await && locked(&gate.verified).is_empty());
+        assert!(knows(&access, "a", "right").await);
+        // No hash is computed any more: nobody gets a turn.
+        let turn = gate.worker.clone().try_acquire_owned().unwrap();
+        assert!(knows(&access, "a", "right").await);
+        drop(turn);
+        assert!(!knows(&access, "a", "wrong").await);
+        assert!(!knows(&access, "c", "right").await);
+        let other = gate.access(&config(&[("a", 4)]));
+        let hash = other.users["a"].clone();
+        assert!(!gate.was_verified("a", &sealed("a", b"right", &hash)));
+        assert!(!gate.was_verified("b", &sealed("b", b"right", &access.users["b"])));
+        assert!(locked(&gate.waiting).is_empty());
+    }
+}

@@ -1,4 +1,4 @@
-//! Time is paused: where nothing is left to do, it jumps to the next deadline.
+//! Where time is paused it jumps to the next deadline as soon as nothing is left to do.
 
 use std::sync::Arc;
 use std::time::Duration;
