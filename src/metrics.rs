@@ -29,11 +29,12 @@ const CONTRIBUTIONS: usize = 3;
 const DRIFTING: usize = 10;
 
 /// How a query can end: `QueryError::kind`, or well.
-const QUERY_RESULTS: [&str; 8] = [
+const QUERY_RESULTS: [&str; 9] = [
     "success",
     "unreachable",
     "timeout",
     "bad_query",
+    "credentials",
     "unauthorized",
     "overloaded",
     "protocol",

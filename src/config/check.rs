@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::Secret;
 use super::reader::Value;
@@ -168,27 +170,54 @@ pub(super) fn auth_scheme(value: &Value) -> Result<String, String> {
 }
 
 /// A value that must never be part of a message.
+pub(super) fn plain_secret(value: &Value) -> Result<Secret, String> {
+    text(value).map(Secret::new)
+}
+
 pub(super) fn secret(value: &Value) -> Result<Secret, String> {
-    match text(value) {
-        Ok(secret) if HeaderValue::from_str(&secret).is_err() => {
-            Err("holds characters that no HTTP header can carry".into())
-        }
-        other => other.map(Secret::new),
+    let secret = text(value)?;
+    header_text(&secret).map(|()| Secret::new(secret))
+}
+
+pub(super) fn header_text(secret: &str) -> Result<(), String> {
+    HeaderValue::from_str(secret)
+        .map(drop)
+        .map_err(|_| "holds characters that no HTTP header can carry".into())
+}
+
+pub(super) fn user_name(name: &str) -> Result<(), String> {
+    match name.contains(':') {
+        true => Err("holds a colon, which basic authentication cannot carry in it".into()),
+        false => header_text(name),
     }
 }
 
-/// A secret in a file of its own, without the newline at its end.
-pub(super) fn secret_file(value: &Value) -> Result<Secret, String> {
-    let file = path(value)?;
-    let content = std::fs::read_to_string(&file)
-        .map_err(|error| format!("{value} cannot be read: {error}"))?;
-    secret(&Value::Text(content.trim().into())).map_err(|message| format!("{value} {message}"))
+pub(super) fn certificates(pem: &str) -> Result<(), String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(()),
+        _ => Err("holds no certificate; write PEM, from -----BEGIN CERTIFICATE----- on".into()),
+    }
 }
 
-pub(super) fn readable_file(value: &Value) -> Result<PathBuf, String> {
-    let file = path(value)?;
-    std::fs::read(&file).map_err(|error| format!("{value} cannot be read: {error}"))?;
-    Ok(file)
+pub(super) fn private_key(pem: &str) -> Result<(), String> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map(drop)
+        .map_err(|_| {
+            "holds no private key; write PEM, from -----BEGIN PRIVATE KEY----- on, not encrypted"
+                .into()
+        })
+}
+
+/// The name in a server's certificate.
+pub(super) fn server_name(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    match ServerName::try_from(name.as_str()) {
+        Ok(ServerName::DnsName(_)) => Ok(name),
+        _ => Err(format!(
+            "{value} is not a host name; write it like prometheus.example.com"
+        )),
+    }
 }
 
 pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
@@ -204,10 +233,15 @@ pub(super) fn imbalance(value: &Value) -> Result<Imbalance, String> {
 pub(super) fn url(value: &Value) -> Result<String, String> {
     let written = text(value)?.trim().to_owned();
     let example = "write it like http://127.0.0.1:9090 or https://thanos.example.com/prefix";
+    // What stands before an @ may be a password.
+    let shown = match written.contains('@') {
+        true => "the text".into(),
+        false => value.to_string(),
+    };
     let url = Url::parse(&written)
-        .map_err(|error| format!("{value} is not a URL ({error}); {example}"))?;
+        .map_err(|error| format!("{shown} is not a URL ({error}); {example}"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("{value} is not an http or https URL; {example}"));
+        return Err(format!("{shown} is not an http or https URL; {example}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("the URL must not hold a user or password; use prometheus.basic_auth".into());
@@ -218,6 +252,52 @@ pub(super) fn url(value: &Value) -> Result<String, String> {
         ));
     }
     Ok(written.trim_end_matches('/').into())
+}
+
+/// Where OAuth2 tokens come from. May carry a query, which may be secret.
+pub(super) fn token_url(value: &Value) -> Result<Secret, String> {
+    let written = text(value)?;
+    let example = "write it like https://login.example.com/oauth2/token";
+    let url = Url::parse(&written).map_err(|error| format!("is not a URL ({error}); {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("is not an http or https URL; {example}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or password; use client_id and client_secret".into());
+    }
+    Ok(Secret::new(written))
+}
+
+/// A proxy; may hold a user and password. Without a scheme it is an HTTP one.
+pub(super) fn proxy_url(value: &Value) -> Result<Secret, String> {
+    let written = text(value)?;
+    let whole = match written.contains("://") {
+        true => written,
+        false => format!("http://{written}"),
+    };
+    let known = |url: &Url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h");
+    match Url::parse(&whole) {
+        Ok(url) if known(&url) && url.has_host() => Ok(Secret::new(whole)),
+        _ => Err(
+            "is not the URL of a proxy; write it like http://proxy.example.com:3128 (or https, socks5, socks5h)"
+                .into(),
+        ),
+    }
+}
+
+/// Hosts, domains, addresses and networks, separated by commas.
+pub(super) fn no_proxy(value: &Value) -> Result<String, String> {
+    let list = text(value)?;
+    let has_port = |entry: &&str| {
+        let address = entry.split('/').next().unwrap_or_default();
+        entry.contains(':') && address.parse::<Ipv6Addr>().is_err()
+    };
+    match list.split(',').map(str::trim).find(has_port) {
+        Some(entry) => Err(format!(
+            "{entry:?} has a port; write a host, a domain, an address or a network like 10.0.0.0/8"
+        )),
+        None => Ok(list),
+    }
 }
 
 /// A host for `host:port`: IPv6 addresses come back in brackets.

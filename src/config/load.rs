@@ -8,11 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING,
-};
-
-use super::check::{self, TEN_YEARS, above, boolean, duration, number, one_of, text, whole};
+use super::check::{self, TEN_YEARS, above, boolean, duration, number, one_of, whole};
+use super::http;
 use super::reader::{self, Reader, Section};
 use super::*;
 use crate::features::{KNOWN_SIGNALS, is_reserved};
@@ -138,7 +135,7 @@ fn config(root: &Section) -> Config {
 }
 
 fn prometheus(s: &Section) -> PrometheusConfig {
-    let config = PrometheusConfig {
+    PrometheusConfig {
         url: s
             .get("url", check::url)
             .unwrap_or_else(|| "http://127.0.0.1:9090".into()),
@@ -146,62 +143,11 @@ fn prometheus(s: &Section) -> PrometheusConfig {
             .get("timeout", duration(SECOND..=HOUR))
             .unwrap_or(30 * SECOND),
         concurrency: s.get("concurrency", whole(1..=64)).unwrap_or(4),
-        basic_auth: s.optional_section("basic_auth", |s| BasicAuth {
-            username: s.required("username", text).unwrap_or_default(),
-            password: secret(s, "password", "password_file"),
-        }),
-        authorization: s.optional_section("authorization", authorization),
-        http_headers: s.section("http_headers", http_headers),
-        tls: s.section("tls_config", |s| TlsConfig {
-            ca_file: s.get("ca_file", check::readable_file),
-            insecure_skip_verify: s.get("insecure_skip_verify", boolean).unwrap_or(false),
-        }),
-    };
-    if config.basic_auth.is_some() && config.authorization.is_some() {
-        s.report("authorization", "cannot stand beside basic_auth; keep one");
+        auth: http::auth(s),
+        http_headers: s.section("http_headers", http::headers),
+        follow_redirects: s.get("follow_redirects", boolean).unwrap_or(true),
+        transport: http::transport(s),
     }
-    config
-}
-
-/// A secret written in the file or in a file of its own.
-fn secret(s: &Section, key: &str, file_key: &str) -> Secret {
-    let inline = s.get(key, check::secret);
-    let from_file = s.get(file_key, check::secret_file);
-    match (s.has(key), s.has(file_key)) {
-        (true, true) => s.report(file_key, format!("cannot stand beside {key}; keep one")),
-        (false, false) => s.report(key, format!("is missing; write {key} or {file_key}")),
-        _ => {}
-    }
-    inline
-        .or(from_file)
-        .unwrap_or_else(|| Secret::new(String::new()))
-}
-
-fn authorization(s: &Section) -> Secret {
-    let scheme = s
-        .get("type", check::auth_scheme)
-        .unwrap_or_else(|| "Bearer".into());
-    let credentials = secret(s, "credentials", "credentials_file");
-    Secret::new(format!("{scheme} {}", credentials.expose()))
-}
-
-fn http_headers(s: &Section) -> BTreeMap<String, Secret> {
-    let mut headers = BTreeMap::new();
-    for name in s.names() {
-        let header = s.get(name, check::secret);
-        match HeaderName::from_bytes(name.as_bytes()) {
-            Err(_) => s.report(name, "is not the name of an HTTP header"),
-            Ok(AUTHORIZATION) => s.report(
-                name,
-                "is written as prometheus.authorization or prometheus.basic_auth",
-            ),
-            Ok(CONTENT_LENGTH | CONTENT_TYPE | HOST | TRANSFER_ENCODING | CONNECTION) => {
-                s.report(name, "is set by forewarn itself; remove it")
-            }
-            Ok(_) => headers.extend(header.map(|value| (name.to_owned(), value))),
-        }
-    }
-    headers
 }
 
 fn targets(s: &Section) -> TargetsConfig {
@@ -500,6 +446,8 @@ prometheus:
   zzzzzzzz: 1
   basic_auth: {zzzzzzzz: 1}
   authorization: {zzzzzzzz: 1}
+  oauth2: {zzzzzzzz: 1, tls_config: {zzzzzzzz: 1}}
+  http_headers: {X-A: {zzzzzzzz: 1}}
   tls_config: {zzzzzzzz: 1}
 targets: {zzzzzzzz: 1}
 features: {zzzzzzzz: 1}
@@ -524,7 +472,7 @@ failure: {zzzzzzzz: 1}
             .filter_map(|line| line.split_once("known here: "))
             .flat_map(|(_, keys)| keys.split(", "))
             .collect();
-        assert_eq!(known.len(), 82, "{known:?}");
+        assert_eq!(known.len(), 121, "{known:?}");
         for key in known {
             assert!(
                 SHIPPED.contains(&format!("{key}:")),
@@ -551,15 +499,37 @@ failure: {zzzzzzzz: 1}
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("secret");
         std::fs::write(&file, "from file\n").unwrap();
+        let certified = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let pem = dir.path().join("pem");
+        std::fs::write(&pem, certified.cert.pem()).unwrap();
+        let key = certified.signing_key.serialize_pem().replace('\n', "\\n");
         let text = format!(
             "{LEAST}
 prometheus:
   url: https://thanos.example.com/prefix/
   timeout: 1m30s
   concurrency: 8
-  basic_auth: {{username: u, password_file: {file:?}}}
-  http_headers: {{X-Scope-OrgID: tenant-1}}
-  tls_config: {{ca_file: {file:?}, insecure_skip_verify: true}}
+  oauth2:
+    client_id: id
+    client_secret_file: {file:?}
+    token_url: https://login/t?v=1
+    scopes: [a, b]
+    endpoint_params: {{audience: c}}
+    tls_config: {{max_version: TLS12}}
+    proxy_url: proxy:3128
+  http_headers:
+    X-Scope-OrgID: tenant-1
+    X-B: {{values: [v], secrets: ['${{TOKEN}}'], files: [{file:?}]}}
+  follow_redirects: false
+  tls_config:
+    ca_file: {pem:?}
+    cert_file: {pem:?}
+    key: \"{key}\"
+    min_version: TLS13
+    insecure_skip_verify: true
+  proxy_url: socks5://u:p@proxy
+  no_proxy: ::1, .internal,10.0.0.0/8
+  proxy_connect_header: {{X-C: [c]}}
 targets: {{label: [namespace, pod], extra_labels: []}}
 query_offset: 30s
 exclude: [maintenance == 1]
@@ -575,29 +545,59 @@ log: {{level: DEBUG}}
 "
         );
         let config = parse(&text).unwrap();
-        let PrometheusConfig {
-            url,
-            timeout,
-            concurrency,
-            basic_auth,
-            http_headers,
-            tls,
-            ..
-        } = &config.prometheus;
-        assert_eq!(
-            (url.as_str(), *timeout, *concurrency),
-            ("https://thanos.example.com/prefix", 90 * SECOND, 8)
-        );
-        let auth = basic_auth.as_ref().unwrap();
-        assert_eq!(
-            (auth.username.as_str(), auth.password.expose()),
-            ("u", "from file")
-        );
-        assert_eq!(http_headers["X-Scope-OrgID"].expose(), "tenant-1");
-        assert_eq!(
-            (tls.ca_file.as_ref(), tls.insecure_skip_verify),
-            (Some(&file), true)
-        );
+        let source = SecretSource::File(file.clone());
+        let secret = |text: &str| Secret::new(text.into());
+        let inline = |text: &str| SecretSource::Inline(secret(text));
+        let pem = Some(SecretSource::File(pem));
+        let key = SecretSource::Inline(Secret::new(certified.signing_key.serialize_pem()));
+        let proxied = |url: &str| ProxyConfig {
+            http: Some(secret(url)),
+            https: Some(secret(url)),
+            ..ProxyConfig::default()
+        };
+        assert_eq!(source.read(), Ok(secret("from file")));
+        let expected = PrometheusConfig {
+            url: "https://thanos.example.com/prefix".into(),
+            timeout: 90 * SECOND,
+            concurrency: 8,
+            auth: Some(Auth::OAuth2(Box::new(OAuth2Config {
+                client_id: "id".into(),
+                client_secret: source.clone(),
+                token_url: secret("https://login/t?v=1"),
+                scopes: vec!["a".into(), "b".into()],
+                endpoint_params: [("audience".into(), secret("c"))].into(),
+                transport: TransportConfig {
+                    tls: TlsConfig {
+                        max_version: Some(TlsVersion::Tls12),
+                        ..TlsConfig::default()
+                    },
+                    proxy: proxied("http://proxy:3128"),
+                },
+            }))),
+            http_headers: [
+                ("X-Scope-OrgID".into(), vec![inline("tenant-1")]),
+                ("X-B".into(), vec![inline("v"), inline("hunter2"), source]),
+            ]
+            .into(),
+            follow_redirects: false,
+            transport: TransportConfig {
+                tls: TlsConfig {
+                    ca: pem.clone(),
+                    cert: pem,
+                    key: Some(key),
+                    server_name: None,
+                    min_version: Some(TlsVersion::Tls13),
+                    max_version: None,
+                    insecure_skip_verify: true,
+                },
+                proxy: ProxyConfig {
+                    no_proxy: "::1, .internal,10.0.0.0/8".into(),
+                    connect_headers: [("X-C".into(), vec![secret("c")])].into(),
+                    ..proxied("socks5://u:p@proxy")
+                },
+            },
+        };
+        assert_eq!(config.prometheus, expected);
         assert_eq!(config.targets.label, ["namespace", "pod"]);
         assert!(config.targets.extra_labels.is_empty());
         assert_eq!(
@@ -648,8 +648,11 @@ prometheus: {concurrency: '${N}', authorization: {credentials: '${TOKEN}'}}
         );
         assert_eq!(config.prometheus.concurrency, 2);
         assert_eq!(
-            config.prometheus.authorization.as_ref().unwrap().expose(),
-            "Bearer hunter2"
+            config.prometheus.auth,
+            Some(Auth::Authorization {
+                scheme: "Bearer".into(),
+                credentials: SecretSource::Inline(Secret::new("hunter2".into())),
+            })
         );
         assert!(!format!("{config:?}").contains("hunter2"));
     }
@@ -753,6 +756,33 @@ config.yaml: environment variable API_PORT: \"http\" is not a whole number; writ
                 format!("config.yaml: environment variable {name}: {expected}")
             );
         }
+    }
+
+    #[test]
+    fn proxies_of_the_environment_count_only_when_asked_for() {
+        let proxy = |yaml: &str, variables: &[(&str, &str)]| {
+            let env = Environment::from_iter(variables.iter().copied());
+            let text = format!("{LEAST}prometheus: {{{yaml}}}\n");
+            let config = Config::parse(&text, "config.yaml", &env).unwrap();
+            config.prometheus.transport.proxy
+        };
+        let variables = [
+            ("http_proxy", "lower:1"),
+            ("HTTP_PROXY", ""),
+            ("https_proxy", "ignored:1"),
+            ("HTTPS_PROXY", "http://u:p@upper:2"),
+            ("NO_PROXY", "a.example"),
+        ];
+        assert_eq!(proxy("", &variables), ProxyConfig::default());
+        let expected = ProxyConfig {
+            http: Some(Secret::new("http://lower:1".into())),
+            https: Some(Secret::new("http://u:p@upper:2".into())),
+            no_proxy: "localhost,127.0.0.0/8,::1,a.example".into(),
+            connect_headers: BTreeMap::new(),
+        };
+        assert_eq!(proxy("proxy_from_environment: true", &variables), expected);
+        let none = proxy("proxy_from_environment: true", &[]);
+        assert_eq!((none.http, none.https), (None, None));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod check;
 mod environment;
 mod error;
+mod http;
 mod load;
 mod reader;
 mod web;
@@ -18,6 +19,9 @@ use crate::types::{RiskLevels, ServeMember, Signal};
 
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
+pub use http::{
+    Auth, OAuth2Config, ProxyConfig, SecretSource, TlsConfig, TlsVersion, TransportConfig,
+};
 pub use web::{Seen, WebConfig};
 
 /// `config.yaml` as shipped: the documentation of every key, with working queries.
@@ -61,24 +65,10 @@ pub struct PrometheusConfig {
     pub timeout: Duration,
     /// Queries under way at once.
     pub concurrency: usize,
-    pub basic_auth: Option<BasicAuth>,
-    /// Full value of the `Authorization` header (`Bearer …`).
-    pub authorization: Option<Secret>,
-    pub http_headers: BTreeMap<String, Secret>,
-    pub tls: TlsConfig,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TlsConfig {
-    /// PEM file with the certificate authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    pub insecure_skip_verify: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct BasicAuth {
-    pub username: String,
-    pub password: Secret,
+    pub auth: Option<Auth>,
+    pub http_headers: BTreeMap<String, Vec<SecretSource>>,
+    pub follow_redirects: bool,
+    pub transport: TransportConfig,
 }
 
 /// A value that no log, error or `Debug` output may show.

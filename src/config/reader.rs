@@ -42,6 +42,16 @@ impl fmt::Display for Value {
     }
 }
 
+impl Value {
+    /// For messages about the wrong kind of value: a text may be a secret at the wrong place.
+    fn kind(&self) -> String {
+        match self {
+            Value::Text(_) | Value::Expanded(_) => "text".into(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ValueVisitor)
@@ -211,7 +221,7 @@ impl<'a> Section<'a> {
             reader.report(
                 &section.path,
                 line,
-                format!("{value} is not a mapping of keys"),
+                format!("{} is not a mapping of keys", value.kind()),
             );
         }
         let result = read(&section);
@@ -299,6 +309,11 @@ impl<'a> Section<'a> {
         self.entries.iter().any(|(name, _)| name.value == key)
     }
 
+    pub fn holds_mapping(&self, key: &str) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|(name, node)| name.value == key && matches!(node.value, Value::Map(_)))
+    }
+
     /// Reads a list, each item with `parse`; no list is an empty one.
     pub fn list<T>(&self, key: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
         let items = match self.find(key) {
@@ -307,7 +322,7 @@ impl<'a> Section<'a> {
             Some((_, value)) => {
                 self.report(
                     key,
-                    format!("{value} is not a list; write - before each item"),
+                    format!("{} is not a list; write - before each item", value.kind()),
                 );
                 &[]
             }
@@ -364,6 +379,14 @@ impl<'a> Section<'a> {
                     .report(&format!("environment variable {name}"), 0, message)
             })
             .ok()
+    }
+
+    /// Whether an environment variable says anything.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.reader
+            .env
+            .get(name)
+            .is_some_and(|value| !value.trim().is_empty())
     }
 
     /// The keys as written, for sections whose keys are the user's own names.

@@ -4,18 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use prometheus_http_query as api;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION,
-};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Response, Url};
+use reqwest::header::{CONTENT_ENCODING, LOCATION};
+use reqwest::{Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::config::{PrometheusConfig, TlsConfig};
+use crate::config::PrometheusConfig;
 use crate::time::{Timestamp, millis};
 
+use super::access::{Access, Opened, without_credentials};
 use super::decode::{DecodeError, Decoded, Decoder, Limits};
 use super::error::excerpt;
 use super::rules::{decode_build_info, decode_rules};
@@ -25,7 +22,6 @@ use super::{AlertingRule, Answer, BuildInfo, ClientError, QueryError};
 const MAX_POINTS: i64 = 10_000;
 const TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const MAX_CONNECT: Duration = Duration::from_secs(10);
 /// Of an answer that is kept as a whole: rules, build information.
 const MAX_DOCUMENT_BYTES: usize = 32 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -48,7 +44,7 @@ pub type Observer = Arc<dyn Fn(&QueryOutcome) + Send + Sync>;
 /// Queries one server. Clones share the connections and the bound on queries under way.
 #[derive(Clone)]
 pub struct Client {
-    api: api::Client,
+    access: Arc<Access>,
     /// Without credentials, for messages.
     url: String,
     timeout: Duration,
@@ -77,48 +73,11 @@ enum Call<'a> {
 
 impl Client {
     pub fn new(config: &PrometheusConfig) -> Result<Self, ClientError> {
-        // Fails only when a provider is installed already, which then serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let invalid_url = |problem: &str| ClientError::Url {
-            url: without_credentials(&config.url),
-            problem: problem.into(),
-        };
-        let base = config.url.trim_end_matches('/');
-        let mut url =
-            Url::parse(base).map_err(|error| invalid_url(&format!("is not a URL ({error})")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid_url("is neither http nor https"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(invalid_url("has a query or a fragment"));
-        }
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("forewarn/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers(config)?)
-            // A redirect would lose the POST body or carry the credentials to another host.
-            .redirect(Policy::none())
-            .no_proxy()
-            .connect_timeout(config.timeout.min(MAX_CONNECT))
-            // A little more than the server gets, so that its own word on a timeout arrives.
-            .read_timeout(config.timeout + config.timeout / 10)
-            .tls_danger_accept_invalid_certs(config.tls.insecure_skip_verify);
-        if let Some(roots) = roots(&config.tls, url.scheme())? {
-            http = http.tls_certs_only(roots);
-        }
-        let http = http
-            .build()
-            .map_err(|error| ClientError::Setup(root_cause(&error)))?;
-        if let Some(auth) = &config.basic_auth {
-            // reqwest makes the header of it. Neither can fail for http and https.
-            let _ = url.set_username(&auth.username);
-            let _ = url.set_password(Some(auth.password.expose()));
-        }
-        let api = api::Client::from(http, url.as_str())
-            .map_err(|error| invalid_url(&error.to_string()))?;
+        let access = Access::new(config)?;
         let concurrency = config.concurrency.max(1);
         Ok(Self {
-            api,
-            url: without_credentials(base),
+            access: Arc::new(access),
+            url: without_credentials(config.url.trim_end_matches('/')),
             timeout: config.timeout,
             concurrency,
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -245,7 +204,7 @@ impl Client {
 
     /// The meaning of a body that came with a status of success.
     fn accept<T>(&self, decoded: Decoded<T>, head: &[u8]) -> Result<T, QueryError> {
-        match decoded {
+        let accepted = match decoded {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(refusal)) => Err(QueryError::refused(
                 &self.url,
@@ -254,7 +213,16 @@ impl Client {
                 refusal.message,
             )),
             Err(error) => Err(QueryError::undecodable(&self.url, 200, error, head)),
+        };
+        accepted.map_err(|error| self.discreet(error))
+    }
+
+    /// The error without secrets, in case that the server repeats them.
+    fn discreet(&self, mut error: QueryError) -> QueryError {
+        if let Some(said) = error.said() {
+            self.access.hide(said);
         }
+        error
     }
 
     /// Sends `call` until an answer is fed completely, within the tries and twice the timeout.
@@ -276,7 +244,7 @@ impl Client {
                 Err(_) => self.timed_out(),
             };
             if !error.is_retryable() || tries == TRIES || Instant::now() + pause >= deadline {
-                return Err(error);
+                return Err(self.discreet(error));
             }
             sleep(pause).await;
             pause *= 2;
@@ -290,7 +258,13 @@ impl Client {
         sink: &mut S,
         feed: impl Fn(&mut S, &[u8]) -> Result<(), DecodeError>,
     ) -> Result<Vec<u8>, QueryError> {
-        let response = self.send(call).await?;
+        let opened = self.open().await?;
+        let mut response = self.send(call, &opened).await?;
+        // A token may end before its time.
+        if response.status() == StatusCode::UNAUTHORIZED && self.access.discard(opened.token).await
+        {
+            response = self.send(call, &self.open().await?).await?;
+        }
         let status = response.status().as_u16();
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
@@ -317,12 +291,25 @@ impl Client {
         Ok(head)
     }
 
-    async fn send(&self, call: Call<'_>) -> Result<Response, QueryError> {
+    async fn open(&self) -> Result<Opened, QueryError> {
+        let opened = self.access.open().await;
+        opened.map_err(|refused| QueryError::Credentials {
+            problem: refused.problem,
+            passing: refused.passing,
+        })
+    }
+
+    async fn send(&self, call: Call<'_>, opened: &Opened) -> Result<Response, QueryError> {
         let timeout = millis(self.timeout);
+        let Opened { api, headers, .. } = opened;
+        let base = api.base_url().as_str().trim_end_matches('/');
         let sent = match call {
             Call::Instant { query, at, step } => {
-                let request = self.api.query(query).query("time", at.as_secs_f64());
-                let request = request.query("step", step.as_secs_f64());
+                let mut request = api.query(query).query("time", at.as_secs_f64());
+                request = request.query("step", step.as_secs_f64());
+                for (name, value) in headers {
+                    request = request.header(name, value.clone());
+                }
                 request.timeout(timeout).post_raw().await
             }
             Call::Range {
@@ -331,9 +318,11 @@ impl Client {
                 end,
                 step,
             } if start.0 % 1000 == 0 && end.0 % 1000 == 0 => {
-                let request =
-                    self.api
-                        .query_range(query, start.0 / 1000, end.0 / 1000, step.as_secs_f64());
+                let step = step.as_secs_f64();
+                let mut request = api.query_range(query, start.0 / 1000, end.0 / 1000, step);
+                for (name, value) in headers {
+                    request = request.header(name, value.clone());
+                }
                 request.timeout(timeout).post_raw().await
             }
             // The crate sends whole seconds only.
@@ -350,36 +339,22 @@ impl Client {
                     ("step", step.as_secs_f64().to_string()),
                     ("timeout", format!("{timeout}ms")),
                 ];
-                let request = self.api.inner().post(self.endpoint("api/v1/query_range"));
-                return request
-                    .form(&form)
-                    .send()
-                    .await
-                    .map_err(|error| self.broken(&error));
+                let request = api.inner().post(format!("{base}/api/v1/query_range"));
+                let sent = request.headers(headers.clone()).form(&form).send();
+                return sent.await.map_err(|error| self.broken(&error));
             }
-            Call::BuildInfo => {
-                let request = self
-                    .api
-                    .inner()
-                    .get(self.endpoint("api/v1/status/buildinfo"));
-                return request.send().await.map_err(|error| self.broken(&error));
-            }
-            Call::Rules => {
-                self.api
-                    .rules()
-                    .kind(api::RuleKind::Alerting)
-                    .get_raw()
-                    .await
+            // To these the crate adds no headers.
+            Call::BuildInfo | Call::Rules => {
+                let path = match call {
+                    Call::Rules => "rules?type=alert",
+                    _ => "status/buildinfo",
+                };
+                let request = api.inner().get(format!("{base}/api/v1/{path}"));
+                let sent = request.headers(headers.clone()).send();
+                return sent.await.map_err(|error| self.broken(&error));
             }
         };
         sent.map_err(|error| self.broken(&error))
-    }
-
-    fn endpoint(&self, path: &str) -> String {
-        format!(
-            "{}/{path}",
-            self.api.base_url().as_str().trim_end_matches('/')
-        )
     }
 
     /// What a status that is no success means.
@@ -399,7 +374,9 @@ impl Client {
             (Ok(Err(refusal)), _) => (Some(refusal.error_type), refusal.message),
             (_, Some(to)) if status.is_redirection() => (
                 None,
-                format!("it redirects to {to:?}; configure that address"),
+                format!(
+                    "it redirects to {to:?}, which is followed with status 307 or 308 on the same server only, if at all; configure that address"
+                ),
             ),
             _ => (None, excerpt(&body)),
         };
@@ -443,58 +420,7 @@ fn pieces(
     })
 }
 
-fn without_credentials(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = rest.split('/').next().unwrap_or_default();
-    match authority.rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
-    }
-}
-
-fn headers(config: &PrometheusConfig) -> Result<HeaderMap, ClientError> {
-    let mut headers = HeaderMap::new();
-    let mut add = |name: &str, value: &str| {
-        let invalid = |problem: &str| ClientError::Header {
-            name: name.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let parsed = HeaderName::from_bytes(name.as_bytes());
-        let key = parsed.map_err(|_| invalid("has an invalid name"))?;
-        let mut value = HeaderValue::from_str(value)
-            .map_err(|_| invalid("has a value with characters that a header cannot carry"))?;
-        value.set_sensitive(true);
-        headers.insert(key, value);
-        Ok(())
-    };
-    for (name, value) in &config.http_headers {
-        add(name, value.expose())?;
-    }
-    if let Some(value) = &config.authorization {
-        add(AUTHORIZATION.as_str(), value.expose())?;
-    }
-    Ok(headers)
-}
-
-/// The only certificate authorities to trust, unless the system's shall do.
-fn roots(tls: &TlsConfig, scheme: &str) -> Result<Option<Vec<Certificate>>, ClientError> {
-    let Some(path) = &tls.ca_file else {
-        // Plain HTTP must also work where the system has no certificates to load.
-        return Ok((scheme == "http").then(Vec::new));
-    };
-    let invalid = |problem: String| ClientError::CaFile {
-        path: path.clone(),
-        problem,
-    };
-    let pem = std::fs::read(path).map_err(|error| invalid(error.to_string()))?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(roots) if !roots.is_empty() => Ok(Some(roots)),
-        Ok(_) => Err(invalid("it holds no certificate".into())),
-        Err(error) => Err(invalid(root_cause(&error))),
-    }
-}
-
-fn root_cause(error: &(dyn Error + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let causes = iter::successors(Some(error), |&e| e.source());
     causes.last().map(ToString::to_string).unwrap_or_default()
 }
@@ -505,13 +431,14 @@ mod tests {
     use std::fs;
     use std::sync::Mutex;
 
+    use reqwest::Url;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use wiremock::matchers::{header, method, path};
     use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
     use super::*;
-    use crate::config::{BasicAuth, Secret};
+    use crate::config::{Auth, Secret, SecretSource, TransportConfig};
 
     const EMPTY: &str = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
     const NOW: Timestamp = Timestamp(1_795_353_564_943);
@@ -522,11 +449,19 @@ mod tests {
             url: url.into(),
             timeout: Duration::from_secs(5),
             concurrency: 2,
-            basic_auth: None,
-            authorization: None,
+            auth: None,
             http_headers: BTreeMap::new(),
-            tls: TlsConfig::default(),
+            follow_redirects: true,
+            transport: TransportConfig::default(),
         }
+    }
+
+    fn inline(text: &str) -> SecretSource {
+        SecretSource::Inline(Secret::new(text.into()))
+    }
+
+    fn file(path: &str) -> Option<SecretSource> {
+        Some(SecretSource::File(path.into()))
     }
 
     fn client(url: &str) -> Client {
@@ -648,11 +583,11 @@ mod tests {
             .mount(&server)
             .await;
         let client = Client::new(&PrometheusConfig {
-            basic_auth: Some(BasicAuth {
-                username: "me".into(),
-                password: Secret::new("pw:@/".into()),
+            auth: Some(Auth::Basic {
+                username: inline("me"),
+                password: inline("pw:@/"),
             }),
-            http_headers: [("X-Scope-OrgID".to_owned(), Secret::new("7".into()))].into(),
+            http_headers: [("X-Scope-OrgID".to_owned(), vec![inline("7")])].into(),
             ..config(&format!("{}/some/prefix/", server.uri()))
         })
         .unwrap();
@@ -763,6 +698,19 @@ mod tests {
         let html = "<html><title>502 Bad Gateway</title></html>";
         for (response, kind, text, tries) in [
             (json(503, "{}"), "overloaded", "{}", 3),
+            // Mimir, by a user who asks too much, and by one without X-Scope-OrgID.
+            (
+                ResponseTemplate::new(429).set_body_string("the request has been rejected because the tenant exceeded the request rate limit"),
+                "overloaded",
+                "HTTP 429): the request has been rejected",
+                3,
+            ),
+            (
+                ResponseTemplate::new(401).set_body_string("no org id\n"),
+                "unauthorized",
+                "HTTP 401 (no org id); check the credentials and http_headers",
+                1,
+            ),
             (
                 json(
                     422,
@@ -787,7 +735,7 @@ mod tests {
             (
                 ResponseTemplate::new(302).insert_header("location", "https://else/where"),
                 "protocol",
-                "redirects to \"https://else/where\"",
+                "redirects to \"https://else/where\", which is followed with status 307 or 308",
                 1,
             ),
             (
@@ -863,6 +811,10 @@ mod tests {
         let error = client(&url).instant("up", NOW, STEP).await.unwrap_err();
         assert_eq!(error.kind(), "unreachable");
         assert!(error.to_string().contains("Connection refused"), "{error}");
+        let nowhere = impatient("http://prometheus.invalid:9090");
+        let error = nowhere.instant("up", NOW, STEP).await.unwrap_err();
+        assert_eq!(error.kind(), "unreachable");
+        assert!(error.to_string().contains("lookup"), "{error}");
     }
 
     #[tokio::test]
@@ -937,19 +889,24 @@ mod tests {
             (|c| c.url = "prometheus".into(), "is not a URL"),
             (|c| c.url = "http://a/?b=c".into(), "has a query"),
             (
-                |c| c.tls.ca_file = Some("/nonexistent/ca.pem".into()),
+                |c| c.transport.tls.ca = file("/nonexistent/ca.pem"),
                 "/nonexistent/ca.pem",
             ),
             (
-                |c| c.tls.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into()),
+                |c| c.transport.tls.ca = file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
                 "no certificate",
             ),
             (
-                |c| c.authorization = Some(Secret::new("geheim\n".into())),
+                |c| {
+                    c.auth = Some(Auth::Authorization {
+                        scheme: "Bearer".into(),
+                        credentials: inline("geheim\n"),
+                    })
+                },
                 "\"authorization\" has a value",
             ),
             (
-                |c| drop(c.http_headers.insert("a b".into(), Secret::new("x".into()))),
+                |c| drop(c.http_headers.insert("a b".into(), vec![inline("x")])),
                 "\"a b\" has an invalid name",
             ),
         ] {

@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -12,11 +11,7 @@ use super::decode::DecodeError;
 pub enum ClientError {
     #[error("prometheus.url {url:?} {problem}; write it like http://127.0.0.1:9090")]
     Url { url: String, problem: String },
-    #[error("prometheus.tls_config.ca_file {}: {problem}; give a PEM file with at least one certificate", path.display())]
-    CaFile { path: PathBuf, problem: String },
-    #[error("prometheus: the HTTP header {name:?} {problem}")]
-    Header { name: String, problem: String },
-    #[error("failed to set up the HTTP client for Prometheus: {0}")]
+    #[error("prometheus: {0}")]
     Setup(String),
 }
 
@@ -24,18 +19,26 @@ pub enum ClientError {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum QueryError {
     #[error(
-        "failed to reach Prometheus at {url}: {cause}; check prometheus.url and tls_config, and that the server runs"
+        "failed to reach Prometheus at {url}: {cause}; check prometheus.url, tls_config and proxy_url, and that the server runs"
     )]
     Unreachable { url: String, cause: String },
     #[error("Prometheus at {url} did not answer in time (prometheus.timeout is {}); raise it or make the query cheaper", format_duration(*timeout))]
     Timeout { url: String, timeout: Duration },
     #[error("Prometheus refused the query: {message}")]
     BadQuery { message: String },
+    #[error("cannot ask Prometheus: {problem}; check the keys under prometheus in the config")]
+    Credentials { problem: String, passing: bool },
     #[error(
-        "Prometheus at {url} answers HTTP {status}; check the credentials under prometheus in the config"
+        "Prometheus at {url} answers HTTP {status} ({message}); check the credentials and http_headers under prometheus in the config"
     )]
-    Unauthorized { url: String, status: u16 },
-    #[error("Prometheus at {url} is overloaded or starting (HTTP {status}): {message}")]
+    Unauthorized {
+        url: String,
+        status: u16,
+        message: String,
+    },
+    #[error(
+        "Prometheus at {url} is overloaded, starting or limits the rate of queries (HTTP {status}): {message}"
+    )]
     Overloaded {
         url: String,
         status: u16,
@@ -56,10 +59,27 @@ pub enum QueryError {
 impl QueryError {
     /// Whether the same query may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Overloaded { .. }
-        )
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Overloaded { .. } => true,
+            Self::Credentials { passing, .. } => *passing,
+            Self::BadQuery { .. }
+            | Self::Unauthorized { .. }
+            | Self::Protocol { .. }
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// What the server or the network said.
+    pub(super) fn said(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Unreachable { cause: said, .. }
+            | Self::BadQuery { message: said }
+            | Self::Credentials { problem: said, .. }
+            | Self::Unauthorized { message: said, .. }
+            | Self::Overloaded { message: said, .. }
+            | Self::Protocol { message: said, .. } => Some(said),
+            Self::Timeout { .. } | Self::TooLarge { .. } => None,
+        }
     }
 
     /// Fixed word for metrics and logs.
@@ -68,6 +88,7 @@ impl QueryError {
             Self::Unreachable { .. } => "unreachable",
             Self::Timeout { .. } => "timeout",
             Self::BadQuery { .. } => "bad_query",
+            Self::Credentials { .. } => "credentials",
             Self::Unauthorized { .. } => "unauthorized",
             Self::Overloaded { .. } => "overloaded",
             Self::Protocol { .. } => "protocol",
@@ -84,8 +105,12 @@ impl QueryError {
     ) -> Self {
         let url = url.to_owned();
         match (status, error_type) {
-            (401 | 403, _) => Self::Unauthorized { url, status },
-            (503 | 504, _) | (_, Some("timeout" | "unavailable")) => Self::Overloaded {
+            (401 | 403, _) => Self::Unauthorized {
+                url,
+                status,
+                message,
+            },
+            (429 | 503 | 504, _) | (_, Some("timeout" | "unavailable")) => Self::Overloaded {
                 url,
                 status,
                 message,
@@ -166,7 +191,7 @@ mod tests {
             (404, Some("not_found"), "protocol", false),
             (500, Some("internal"), "protocol", false),
             (502, None, "protocol", false),
-            (429, None, "protocol", false),
+            (429, None, "overloaded", true),
             (301, None, "protocol", false),
             (401, None, "unauthorized", false),
             (403, Some("403"), "unauthorized", false),

@@ -1,10 +1,12 @@
 //! The Prometheus query API: one client for Prometheus, Thanos, Mimir and VictoriaMetrics.
 //! `prometheus-http-query` sends; the answer is decoded here while it arrives.
 
+mod access;
 mod client;
 mod decode;
 mod error;
 mod rules;
+mod token;
 
 pub use client::{Client, Observer, QueryOutcome};
 pub use error::{ClientError, QueryError};

@@ -610,10 +610,10 @@ mod tests {
                 url: "http://127.0.0.1:9090".into(),
                 timeout: Duration::from_secs(1),
                 concurrency: 1,
-                basic_auth: None,
-                authorization: None,
+                auth: None,
                 http_headers: Default::default(),
-                tls: Default::default(),
+                follow_redirects: true,
+                transport: Default::default(),
             },
             targets: TargetsConfig {
                 label: vec!["instance".into()],

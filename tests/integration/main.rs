@@ -24,6 +24,8 @@ mod replay;
 mod reload;
 /// report.html and card.md: whole, well-formed and honest, whatever there is to tell.
 mod report;
+/// No secret of the config is ever shown.
+mod secrets;
 /// The server and its cycle with a real model, against a stand-in for Prometheus that fails on demand.
 mod serving;
 /// The same data and seed give the same model on any number of threads.
