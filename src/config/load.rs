@@ -103,7 +103,7 @@ fn config(root: &Section) -> Config {
                     one_of("a member", &ServeMember::ALL, ServeMember::name),
                 )
                 .unwrap_or(ServeMember::Ensemble),
-            shadow: s.get("shadow", text),
+            shadow: s.get("shadow", check::text),
             path: path(s, "path", "MODEL_PATH", "models/"),
         }),
         alerting: root.section("alerting", |s| alerting(s, sound_horizon)),

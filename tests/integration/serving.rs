@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -15,10 +16,12 @@ use forewarn::bundle::Bundle;
 use forewarn::config::Config;
 use forewarn::evaluation::events::{Scored, Track, tally};
 use forewarn::evaluation::{AlarmRule, Rows};
+use forewarn::fetch::{self, Purpose};
 use forewarn::history::History;
 use forewarn::labels::RowLabel;
 use forewarn::learning;
 use forewarn::metrics::{Format, Metrics, ModelCard};
+use forewarn::prometheus::Client;
 use forewarn::runner::{Models, Runner};
 use forewarn::scoreboard::MIN_OUTCOMES;
 use forewarn::server::{self, App, Serving};
@@ -26,10 +29,12 @@ use forewarn::state::{IncidentRecord, Store};
 use forewarn::time::Timestamp;
 use forewarn::training;
 use forewarn::types::{Shard, Source, TargetId, TargetState};
+use forewarn::webhook::OwnAlerts;
 
 use super::fleet::{MINUTES, ORIGIN, bundle, config, history};
 use super::upstream::{
-    DOWN, DUPLICATES, FAILURE_QUERY_REFUSED, GOOD, MEMORY_QUERY_REFUSED, Prometheus,
+    AHEAD, BEHIND, DOWN, DUPLICATES, FAILURE_QUERY_REFUSED, FLAPPING, FLOOD, GOOD,
+    MEMORY_QUERY_REFUSED, PARTIAL, Prometheus, RELABELED,
 };
 
 static NOW: AtomicI64 = AtomicI64::new(ORIGIN.0);
@@ -59,7 +64,7 @@ impl World {
         config.prometheus.url = server.uri();
         // Only training and backtests may ask for it.
         config.compare = [("rule".into(), COMPARED.into())].into();
-        config.prometheus.timeout = std::time::Duration::from_millis(500);
+        config.prometheus.timeout = Duration::from_secs(5);
         let config = Arc::new(config);
         let prometheus = Prometheus::new(&config, history());
         prometheus.mount(&server).await;
@@ -301,6 +306,69 @@ async fn an_outage_of_prometheus_makes_targets_stale_and_ends_by_itself() {
     world.mode(GOOD);
     world.runner.cycle(minute(3002)).await;
     assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_flaps_or_has_another_clock_is_understood() {
+    let mut world = World::new().await;
+    world.runner.cycle(minute(3000)).await;
+    let targets = world.states().values().sum::<usize>();
+    for (n, mode) in [FLAPPING, AHEAD, BEHIND, RELABELED, PARTIAL]
+        .into_iter()
+        .enumerate()
+    {
+        world.mode(mode);
+        world.runner.cycle(minute(3001 + n)).await;
+        let snapshot = world.snapshot();
+        assert_eq!(snapshot.at, minute(3001 + n));
+        for assessment in &snapshot.assessments {
+            let live = assessment.live.read();
+            let recorded = history().target(&assessment.target).expect("a target");
+            let expected = Some(recorded.column(0)[3001 + n]).filter(|value| !value.is_nan());
+            assert_eq!(
+                live.window().get(0, 0),
+                expected,
+                "{mode} {}",
+                assessment.target
+            );
+        }
+        assert_eq!(world.states().values().sum::<usize>(), targets);
+    }
+    let metrics = world.metrics();
+    assert!(metrics.contains("service=\"s\"}"));
+    assert!(
+        !metrics.contains("forewarn_query_warnings_total 0"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_series_is_refused_and_the_cycle_goes_on() {
+    let mut world = World::new().await;
+    world.runner.cycle(minute(3000)).await;
+    let targets = world.states().values().sum::<usize>();
+    world.mode(FLOOD);
+    world.runner.cycle(minute(3001)).await;
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+    assert_eq!(world.states().values().sum::<usize>(), targets);
+    let metrics = world.metrics();
+    assert!(metrics.contains("forewarn_queries_total{result=\"too_large\"} 1"));
+    let config = world.app.serving.load().config.clone();
+    let fetched = fetch::fetch(
+        &Client::new(&config.prometheus).expect("a client"),
+        &config,
+        &OwnAlerts::default(),
+        Purpose::Serving,
+        (minute(3002), minute(3002), Duration::from_secs(60)),
+        |_, _| (),
+    )
+    .await;
+    assert_eq!(
+        fetched.report.failures(),
+        [
+            "signals.cpu_usage.query: the answer of Prometheus exceeds 250000 series; narrow the query or aggregate in it"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

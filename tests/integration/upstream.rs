@@ -14,6 +14,17 @@ pub const MEMORY_QUERY_REFUSED: u8 = 1;
 pub const DOWN: u8 = 2;
 pub const DUPLICATES: u8 = 3;
 pub const FAILURE_QUERY_REFUSED: u8 = 4;
+/// Every other request with a query is refused.
+pub const FLAPPING: u8 = 5;
+/// The clock is an hour ahead, or behind.
+pub const AHEAD: u8 = 6;
+pub const BEHIND: u8 = 7;
+/// The other labels of all series are new.
+pub const RELABELED: u8 = 8;
+/// The first signal has more series than an answer may have.
+pub const FLOOD: u8 = 9;
+/// Some of what was asked for is missing, as Thanos says it.
+pub const PARTIAL: u8 = 10;
 
 /// Answers queries from a recorded history.
 #[derive(Clone)]
@@ -23,6 +34,8 @@ pub struct Prometheus {
     history: &'static History,
     /// Points asked for, by query, the marks of a baseline apart: nothing may be asked twice.
     pub asked: Arc<Mutex<HashMap<String, Vec<i64>>>>,
+    /// Requests with each query.
+    requests: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl Prometheus {
@@ -32,6 +45,7 @@ impl Prometheus {
             config: config.clone(),
             history,
             asked: Arc::default(),
+            requests: Arc::default(),
         }
     }
 
@@ -54,9 +68,13 @@ impl Respond for Prometheus {
             form[key].parse::<f64>().expect("a number") as i64 * 1000
         });
         let signal = self.config.signals.iter().position(|s| s.query == *query);
-        if mode == DOWN {
+        let mut requests = self.requests.lock().expect("no test panicked");
+        let asked_before = requests.entry(query.clone()).or_default();
+        *asked_before += 1;
+        if mode == DOWN || (mode == FLAPPING && asked_before.is_multiple_of(2)) {
             return ResponseTemplate::new(503).set_body_string("Service Unavailable");
         }
+        drop(requests);
         let is_failure = self.config.failure.queries.contains(query);
         if (mode == MEMORY_QUERY_REFUSED && signal == Some(1))
             || (mode == FAILURE_QUERY_REFUSED && is_failure)
@@ -65,6 +83,15 @@ impl Respond for Prometheus {
                 json!({"status": "error", "errorType": "bad_data", "error": "parse error"}),
             );
         }
+        if mode == FLOOD && signal == Some(0) {
+            return flood();
+        }
+        let skew = match mode {
+            AHEAD => 3600,
+            BEHIND => -3600,
+            _ => 0,
+        };
+        let service = if mode == RELABELED { "new" } else { "s" };
         let step = number("step");
         let is_instant = form.contains_key("time");
         let grid: Vec<i64> = match is_instant {
@@ -98,9 +125,9 @@ impl Respond for Prometheus {
             };
             let values: Vec<Value> = grid
                 .iter()
-                .filter_map(|&t| Some(json!([t / 1000, value(t)?.to_string()])))
+                .filter_map(|&t| Some(json!([t / 1000 + skew, value(t)?.to_string()])))
                 .collect();
-            let labels = |replica: &str| json!({"instance": target.as_str(), "service": "s", "replica": replica});
+            let labels = |replica: &str| json!({"instance": target.as_str(), "service": service, "replica": replica});
             if values.is_empty() {
                 continue;
             }
@@ -114,10 +141,23 @@ impl Respond for Prometheus {
             }
         }
         let kind = if is_instant { "vector" } else { "matrix" };
-        ResponseTemplate::new(200).set_body_json(
-            json!({"status": "success", "data": {"resultType": kind, "result": result}}),
-        )
+        let mut answer =
+            json!({"status": "success", "data": {"resultType": kind, "result": result}});
+        if mode == PARTIAL {
+            answer["warnings"] = json!(["No StoreAPIs matched for this query"]);
+        }
+        ResponseTemplate::new(200).set_body_json(answer)
     }
+}
+
+/// 250,001 series.
+fn flood() -> ResponseTemplate {
+    let series = |i: i32| format!(r#"{{"metric":{{"instance":"{i}"}},"value":[1,"1"]}}"#);
+    let series: Vec<String> = (0..250_001).map(series).collect();
+    let result = series.join(",");
+    ResponseTemplate::new(200).set_body_string(format!(
+        r#"{{"status":"success","data":{{"resultType":"vector","result":[{result}]}}}}"#
+    ))
 }
 
 /// Parameters of the body and the address.
