@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
+. tests/venv.sh
 
 prometheus_port=${1:-18190} port=${2:-18100}
 need cargo=cargo curl=curl jq=jq python3=python3 prometheus=prometheus promtool=prometheus
@@ -19,22 +20,11 @@ finish() {
 }
 trap finish EXIT
 
-venv=target/interchange-venv
-# xgboost-cpu is the same library without the code for GPUs, a twentieth in size.
-packages=(xgboost-cpu==3.2.0 pyarrow==26.0.1 numpy==2.4.6)
-if ! "$venv/bin/python" -c 'import xgboost, pyarrow' 2>/dev/null; then
-  # Debian has venv in a package of its own, which brings no program of that name.
-  python3 -m venv "$venv" >/dev/null || { need python3-venv=python3-venv && python3 -m venv --clear "$venv"; }
-  if ! "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"; then
-    if "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$work" numpy; then
-      echo "FAIL  pip's index answers, but ${packages[*]} cannot be installed" >&2
-      exit 1
-    fi
-    printf '\n!!!! SKIPPED: pip cannot reach its index, so that nothing was compared with XGBoost !!!!\n\n' >&2
-    exit 0
-  fi
-fi
-python=$venv/bin/python
+venv "$work" || {
+  [ $? -eq 2 ] || exit 1
+  printf '\n!!!! SKIPPED: pip cannot reach its index, so that nothing was compared with XGBoost !!!!\n\n' >&2
+  exit 0
+}
 
 for number in "$prometheus_port" "$port"; do
   if (exec 3<>"/dev/tcp/127.0.0.1/$number") 2>/dev/null; then

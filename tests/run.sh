@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 step "programs the tests need"
-need cargo=cargo curl=curl openssl=openssl jq=jq perl=perl python3=python3 prometheus=prometheus promtool=prometheus \
-  prometheus-alertmanager=prometheus-alertmanager amtool=prometheus-alertmanager
+need cargo=cargo curl=curl jq=jq openssl=openssl perl=perl python3=python3 prometheus=prometheus promtool=prometheus \
+  victoria-metrics=victoria-metrics prometheus-alertmanager=prometheus-alertmanager amtool=prometheus-alertmanager
 
 step "formatting"
 cargo fmt --check
@@ -23,6 +23,8 @@ step "TLS and authentication with real clients"
 tests/web.sh
 step "models and data to XGBoost and back"
 tests/interchange.sh
+step "the servers to ask, and what differs between them"
+tests/upstream.sh
 step "the whole chain on real servers"
 tests/e2e.sh
 step "all checks passed"

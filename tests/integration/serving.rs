@@ -358,7 +358,7 @@ async fn a_flood_of_series_is_refused_and_the_cycle_goes_on() {
         &Client::new(&config.prometheus).expect("a client"),
         &config,
         &OwnAlerts::default(),
-        Purpose::Serving,
+        Purpose::Serving(Shard::WHOLE),
         (minute(3002), minute(3002), Duration::from_secs(60)),
         |_, _| (),
     )
