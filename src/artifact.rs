@@ -18,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, BundleError, FORMAT_VERSION, Manifest};
+use crate::output;
 
 pub const MANIFEST: &str = "manifest.json";
 const CARD: &str = "card.md";
@@ -65,7 +66,8 @@ pub fn check_replaceable(dir: &Path) -> Result<(), ArtifactError> {
         .ok_or_else(|| ArtifactError::NotAModel(dir.to_path_buf()))
 }
 
-/// Writes the model directory: everything beside it first, then a rename. What was there before stays until then.
+/// Writes the model directory: everything beside it first, then one step puts it in its place. What was there before
+/// stays until then; where the file system cannot exchange two names there is none for a moment.
 pub fn write(
     bundle: &Bundle,
     dir: &Path,
@@ -105,21 +107,30 @@ fn fill(staging: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<(), Artifac
             .and_then(|()| file.sync_all())
             .map_err(io("write", &path))?;
     }
+    for name in files.keys() {
+        output::sync_folder_of(&staging.join(name));
+    }
+    output::sync_folder_of(staging);
     Ok(())
 }
 
 fn swap(staging: &Path, dir: &Path) -> Result<(), ArtifactError> {
-    let replaced = beside(dir, "replaced");
-    let replaces = dir.exists();
-    if replaces {
+    let finish = "rename the finished model to";
+    if !dir.exists() {
+        fs::rename(staging, dir).map_err(io(finish, dir))?;
+    } else if output::exchange(staging, dir).is_ok() {
+        fs::remove_dir_all(staging).ok();
+    } else {
+        let replaced = beside(dir, "replaced");
         fs::rename(dir, &replaced).map_err(io("replace", dir))?;
+        if let Err(error) = fs::rename(staging, dir) {
+            fs::rename(&replaced, dir).map_err(io("restore", dir))?;
+            return Err(io(finish, dir)(error));
+        }
+        fs::remove_dir_all(&replaced).ok();
     }
-    let renamed = fs::rename(staging, dir);
-    if replaces && renamed.is_err() {
-        fs::rename(&replaced, dir).map_err(io("restore", dir))?;
-    }
-    fs::remove_dir_all(&replaced).ok();
-    renamed.map_err(io("rename the finished model to", dir))
+    output::sync_folder_of(dir);
+    Ok(())
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ArtifactError {

@@ -4,24 +4,31 @@
 //! models/<name>/   a model directory; `train` names it by the model's id
 //! models/current   text: the name of the served model
 //! models/previous  text: the name of the one served before it
+//! models/.lock     locked while one of them changes
 //! ```
 //!
-//! Both texts change by a rename each, `previous` first: whatever interrupts a promotion,
-//! `current` names one whole model.
+//! A promotion writes its model into `previous` and lets the two texts change places in one step: whatever
+//! interrupts it, `current` names one whole model, and a rollback leads to another one. A process that is
+//! killed may leave hidden entries; nothing reads them, and [`prune`] removes them.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::artifact::{self, ArtifactError};
 use crate::bundle::{Bundle, BundleError, Manifest};
+use crate::output;
 
 const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
+const LOCK: &str = ".lock";
 /// Served when nothing was promoted yet.
 const SHIPPED: &str = "default";
 /// Models that `train` leaves in the folder, beside the served one and the one before.
 pub const KEEP: usize = 5;
+/// What is hidden and this old was left by a process that is gone: writing takes seconds.
+const LEFT: Duration = Duration::from_secs(3600);
 
 /// One model directory of the folder.
 pub struct Entry {
@@ -88,20 +95,38 @@ pub fn list(models: &Path) -> Result<Vec<Entry>, ArtifactError> {
     Ok(found)
 }
 
+/// Waits until no other process changes the folder; none does while the result lives.
+pub fn lock(models: &Path) -> Result<fs::File, ArtifactError> {
+    let path = models.join(LOCK);
+    let locked = || {
+        fs::create_dir_all(models)?;
+        let file = fs::File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    locked().map_err(|source| io("lock", &path, source))
+}
+
 /// Makes a model of this folder the served one, and remembers the one served until now.
 pub fn promote(models: &Path, name: &str) -> Result<(), ArtifactError> {
-    match served(models)? {
-        Some(served) if served == name => {}
-        Some(served) => write_name(&models.join(PREVIOUS), &served)?,
-        None => {}
+    let (current, previous) = (models.join(CURRENT), models.join(PREVIOUS));
+    if let Some(served) = served(models)?.filter(|served| served != name) {
+        if !current.exists() {
+            write_name(&current, &served)?;
+        }
+        write_name(&previous, name)?;
+        if output::exchange(&previous, &current).is_ok() {
+            return Ok(());
+        }
+        write_name(&previous, &served)?;
     }
-    write_name(&models.join(CURRENT), name)
+    write_name(&current, name)
 }
 
 /// Deletes all but the newest [`KEEP`] models that `train` wrote here; their names are the result.
 ///
 /// Never the served one, the one before, the one in its shadow, nor one whose folder has another name than its id:
-/// that one a person has put there.
+/// that one a person has put there. What killed processes left goes too.
 pub fn prune(models: &Path, shadow: Option<&str>) -> Result<Vec<String>, ArtifactError> {
     let kept = [
         served(models)?,
@@ -123,7 +148,27 @@ pub fn prune(models: &Path, shadow: Option<&str>) -> Result<Vec<String>, Artifac
             .map_err(|source| io("remove", &dir, source))?;
         removed.push(name);
     }
+    sweep(models).map_err(|source| io("remove leftovers in", models, source))?;
     Ok(removed)
+}
+
+fn sweep(models: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(models)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_ours = [".partial", ".replaced", ".removed"]
+            .iter()
+            .any(|end| name.starts_with('.') && name.ends_with(end));
+        let metadata = entry.metadata()?;
+        if !is_ours || metadata.modified()?.elapsed().is_ok_and(|age| age < LEFT) {
+            continue;
+        }
+        match metadata.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 fn is_name(name: &str) -> bool {
@@ -151,7 +196,9 @@ fn write_name(path: &Path, name: &str) -> Result<(), ArtifactError> {
     fs::write(&staging, format!("{name}\n"))
         .and_then(|()| fs::File::open(&staging)?.sync_all())
         .and_then(|()| fs::rename(&staging, path))
-        .map_err(|source| io("write", path, source))
+        .map_err(|source| io("write", path, source))?;
+    output::sync_folder_of(path);
+    Ok(())
 }
 
 fn io(action: &'static str, path: &Path, source: std::io::Error) -> ArtifactError {
@@ -196,9 +243,11 @@ mod tests {
         promote(models, "a").unwrap();
         assert_eq!(state(), (name("a"), name("b")));
 
-        // Interrupted between the two renames.
+        // Where two names cannot be exchanged, interrupted between the two renames.
         write_name(&models.join(PREVIOUS), "a").unwrap();
         assert_eq!(state(), (name("a"), None));
+        promote(models, "c").unwrap();
+        assert_eq!(state(), (name("c"), name("a")));
         fs::write(models.join(CURRENT), "../a\n").unwrap();
         assert!(
             served(models)
@@ -216,6 +265,9 @@ mod tests {
         assert_eq!(current(models).unwrap(), models.join("default"));
         promote(models, "a").unwrap();
         assert_eq!(previous(models).unwrap().as_deref(), Some("default"));
+        promote(models, "default").unwrap();
+        assert_eq!(current(models).unwrap(), models.join("default"));
+        assert_eq!(previous(models).unwrap().as_deref(), Some("a"));
     }
 
     #[test]
@@ -243,6 +295,31 @@ mod tests {
         put(models, "precious", "m0", "2025-01-01T00:00:00Z");
         promote(models, "m1").unwrap();
         promote(models, "m2").unwrap();
+        // Left by processes that were killed; the last one is at work.
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT;
+        for left in [
+            ".m0.7.partial",
+            ".m1.7.replaced",
+            ".m2.7.removed",
+            ".m3.7.partial",
+        ] {
+            put(models, left, "x", "2026-01-01T00:00:00Z");
+            let is_old = left != ".m3.7.partial";
+            let folder = fs::File::open(models.join(left)).unwrap();
+            folder
+                .set_modified(if is_old {
+                    long_ago
+                } else {
+                    std::time::SystemTime::now()
+                })
+                .unwrap();
+        }
+        fs::write(models.join(".current.7.partial"), "m").unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(models.join(".current.7.partial"))
+            .unwrap();
+        file.set_modified(long_ago).unwrap();
         let removed = prune(models, None).unwrap();
         assert_eq!(removed, ["m4", "m3"]);
         assert_eq!(
@@ -251,8 +328,8 @@ mod tests {
         );
         assert_eq!(
             fs::read_dir(models).unwrap().count(),
-            8 + 2,
-            "nothing is left beside"
+            8 + 2 + 1,
+            "nothing is left beside but what is at work"
         );
     }
 }

@@ -59,12 +59,29 @@ pub fn write<E: From<OutputError>>(
         file.flush().map_err(io)?;
         file.get_ref().sync_all().map_err(io)?;
         fs::rename(&partial, path).map_err(io)?;
+        sync_folder_of(path);
         Ok(())
     })();
     if written.is_err() {
         fs::remove_file(&partial).ok();
     }
     written
+}
+
+/// Makes what happened to a name last through a power cut. Not every file system can.
+pub fn sync_folder_of(path: &Path) {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    if let Ok(folder) = fs::File::open(folder.unwrap_or(Path::new("."))) {
+        folder.sync_all().ok();
+    }
+}
+
+/// Each of two names gets what the other one has, in one step. Not every file system can.
+pub fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+    sync_folder_of(one);
+    Ok(())
 }
 
 #[cfg(test)]

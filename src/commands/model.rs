@@ -305,6 +305,7 @@ fn promote(config: &Config, name: &str) -> anyhow::Result<()> {
             folder.display()
         );
     }
+    let _lock = models::lock(folder)?;
     check_fit(&artifact::open(&dir)?, config)?;
     let before = models::served(folder)?;
     models::promote(folder, name)?;

@@ -132,6 +132,11 @@ pub fn learn(
         .chain(std::env::args().skip(1))
         .collect();
     let run = json!({"finished": super::now().to_string(), "command": command, "timing": timing});
+    // Another `train` must not prune this model before it is served.
+    let _lock = match &args.out {
+        Some(_) => None,
+        None => Some(models::lock(&config.model.path)?),
+    };
     artifact::write(&bundle, &dir, &written.card, Some(&written.report), &run)?;
     if let Some(promotion) = &promotion {
         if promotion.promoted {
