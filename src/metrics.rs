@@ -64,6 +64,10 @@ pub struct Metrics {
     pub webhook_truncated_alerts: IntCounter,
     /// source: query, alerts, webhook
     pub incidents: IntCounterVec,
+    state_size: IntGaugeVec,
+    pub state_write_failures: IntCounter,
+    /// reason: retention, size
+    pub state_pruned: IntCounterVec,
     pub config_reload: Reload,
     pub model_reload: Reload,
     /// result: promoted, kept, failed
@@ -300,6 +304,24 @@ impl Metrics {
                 "source",
                 &Source::ALL.map(Source::name),
             )?,
+            state_size: int_gauge_vec(
+                r,
+                "forewarn_state_size_bytes",
+                "Size of the state on disk after the last background cycle; absent without state.",
+                &[],
+            )?,
+            state_write_failures: counter(
+                r,
+                "forewarn_state_write_failures_total",
+                "Webhooks and cycles whose results could not be written to the state; both are tried again.",
+            )?,
+            state_pruned: counters(
+                r,
+                "forewarn_state_pruned_rows_total",
+                "Alerts, incidents and alarms deleted: older than the retention, or because the state was larger than state.max_bytes.",
+                "reason",
+                &["retention", "size"],
+            )?,
             config_reload: reload(r, "config", "configuration")?,
             model_reload: reload(r, "model", "model")?,
             trainings: counters(
@@ -333,6 +355,11 @@ impl Metrics {
         self.prometheus_up
             .with_label_values(&none)
             .set(i64::from(up));
+    }
+
+    pub fn set_state_size(&self, bytes: u64) {
+        let none: [&str; 0] = [];
+        self.state_size.with_label_values(&none).set(bytes as i64);
     }
 
     /// A cycle scored at `t`.

@@ -20,7 +20,7 @@ use crate::prometheus::{Client, ClientError, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::{App, Serving};
 use crate::shadow::Shadow;
-use crate::state::{AlarmRecord, IncidentRecord, StateError, Store, StoredAlert};
+use crate::state::{AlarmRecord, IncidentRecord, Pruned, StateError, Store, StoredAlert};
 use crate::time::{Timestamp, millis};
 use crate::training::Plan;
 use crate::types::TargetId;
@@ -63,6 +63,8 @@ pub struct Runner {
     recalled: bool,
     rules_asked: Option<Instant>,
     pruned: Option<Instant>,
+    /// Whether pruning did not make the state small enough.
+    is_crowded: bool,
     /// Whether the last cycle failed, so that an outage is logged once.
     down: bool,
     /// Problems of the last cycle, so that each is logged once.
@@ -107,6 +109,7 @@ impl Runner {
             recalled: false,
             rules_asked: None,
             pruned: None,
+            is_crowded: false,
             down: false,
             problems: BTreeMap::new(),
             app,
@@ -350,6 +353,15 @@ impl Runner {
             if let Some(incident) = incident
                 && known.is_none_or(|k| (k.start, k.end) != (incident.start, incident.end))
             {
+                if let Some(known) = known.filter(|known| known.start < incident.start)
+                    && known.end.is_none_or(|end| end > incident.start)
+                {
+                    // Its end was seen by no cycle.
+                    incidents.push(IncidentRecord {
+                        end: Some(incident.start),
+                        ..known.clone()
+                    });
+                }
                 if self.is_live && known.is_none_or(|known| known.start != incident.start) {
                     let source = incident.source.name();
                     self.app
@@ -390,35 +402,65 @@ impl Runner {
                 return;
             }
         };
-        let prune = self
-            .pruned
-            .is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY);
-        let write = || {
-            store.write_cycle(&incidents, &alarms, &changes)?;
-            if prune {
-                store.prune(t)?;
-            }
-            Ok::<_, StateError>(())
-        };
-        match write() {
-            Ok(()) => {
-                self.scoreboard.stored();
-                if prune {
-                    self.pruned = Some(Instant::now());
-                }
-            }
+        match store.write_cycle(&incidents, &alarms, &changes) {
+            Ok(()) => self.scoreboard.stored(),
             Err(error) => {
+                self.app.metrics.state_write_failures.inc();
                 warn!("incidents and alarms are not stored, the next cycle tries again: {error}");
                 self.unwritten = (incidents, alarms);
+                return;
             }
+        }
+        if let Err(error) = self.prune(t) {
+            warn!("what is old in the state is not deleted, the next cycle tries again: {error}");
         }
     }
 
-    /// Whether an incident whose beginning no cycle saw is the known one, still going on.
+    /// Deletes what is old, now and then, and at once when the state is too large.
+    fn prune(&mut self, t: Timestamp) -> Result<(), StateError> {
+        let (app, Some(store)) = (&self.app, &self.app.store) else {
+            return Ok(());
+        };
+        let max = self.config.state.max_bytes;
+        let is_due = self
+            .pruned
+            .is_none_or(|pruned| pruned.elapsed() >= PRUNE_EVERY);
+        if is_due || store.size() > max && !self.is_crowded {
+            let needed = t.minus(self.fleet.backfill().max(3 * self.config.horizon));
+            let Pruned { expired, surplus } = store.prune(t, needed, max)?;
+            let count = |reason, rows| {
+                let counter = app.metrics.state_pruned.with_label_values(&[reason]);
+                counter.inc_by(rows as u64);
+            };
+            count("retention", expired);
+            count("size", surplus);
+            if surplus > 0 {
+                warn!(
+                    rows = surplus,
+                    "the state was larger than state.max_bytes ({max}): the oldest alerts, incidents and alarms are deleted; raise it to keep more"
+                );
+            }
+            self.is_crowded = store.size() > max;
+            if self.is_crowded {
+                warn!(
+                    bytes = store.size(),
+                    "the state is larger than state.max_bytes ({max}), and all of it is recent or still open: raise it"
+                );
+            }
+            self.pruned = Some(Instant::now());
+        }
+        app.metrics.set_state_size(store.size());
+        Ok(())
+    }
+
+    /// Whether it is the known incident still: one whose beginning no cycle saw goes on, and that of an alert that
+    /// came late turns out to be earlier when the history is read again.
     fn continues(&self, known: &IncidentRecord, incident: &IncidentRecord) -> bool {
-        incident.start == self.seen_from
-            && known.start < incident.start
-            && known.end.is_none_or(|end| end > incident.start)
+        if known.start < incident.start {
+            incident.start == self.seen_from && known.end.is_none_or(|end| end > incident.start)
+        } else {
+            incident.end.is_none_or(|end| end > known.start)
+        }
     }
 
     fn publish(&self, t: Timestamp, prometheus_up: bool, assessments: Vec<Assessment>) {

@@ -25,6 +25,8 @@ const LOCK: &str = "forewarn.lock";
 /// "fwrn": tells our files from other programs' SQLite files.
 const APPLICATION_ID: i32 = 0x6677_726e;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Parts of the time that is not needed, of which the oldest are deleted until the state is small enough.
+const SLICES: i64 = 32;
 
 /// Entry n leads from schema version n to n + 1. Never change one that was released.
 const MIGRATIONS: &[&str] = &[
@@ -190,6 +192,15 @@ pub struct AlarmRecord {
     pub reasons: Option<Value>,
 }
 
+/// Rows deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Older than the retention.
+    pub expired: usize,
+    /// Because the state was too large.
+    pub surplus: usize,
+}
+
 /// Handle on the state; clones share one connection.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -217,10 +228,11 @@ impl Store {
             )?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             let version = version(&connection)?;
-            if let Ok(from) = version {
+            // Reads every page; integrity_check would compare the indexes too and take five times as long.
+            let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+            if let (Ok(from), "ok") = (version, &*check) {
                 prepare(&mut connection, from)?;
             }
-            let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
             Ok((connection, version, check))
         };
         let (connection, version, check) = connect().map_err(|error| sort_out(&path, error))?;
@@ -465,21 +477,72 @@ impl Store {
         })
     }
 
-    /// Deletes what ended longer than the retention before `now`, or was never
-    /// heard of again since, and gives the space back. Returns the rows deleted.
-    pub fn prune(&self, now: Timestamp) -> Result<usize, StateError> {
+    /// Deletes what ended longer than the retention before `now`, or was never heard of again since. Where the state is
+    /// larger than `max_bytes`, the oldest goes too of what was over before `needed`. Gives the space back.
+    pub fn prune(
+        &self,
+        now: Timestamp,
+        needed: Timestamp,
+        max_bytes: u64,
+    ) -> Result<Pruned, StateError> {
+        let is_crowded = self.size() > max_bytes;
         let oldest = now.0.saturating_sub(millis(self.0.retention));
-        let deleted = self.write(|tx| {
-            [
-                "DELETE FROM alerts WHERE coalesce(ends_at, received_at) < ?1",
-                "DELETE FROM incidents WHERE coalesce(ended, started) < ?1",
-                "DELETE FROM alarms WHERE covers_until < ?1",
-            ]
-            .iter()
-            .try_fold(0, |sum, sql| Ok(sum + tx.execute(sql, [oldest])?))
+        let mut pruned = Pruned {
+            expired: self.delete(
+                [
+                    "DELETE FROM alerts WHERE coalesce(ends_at, received_at) < ?1",
+                    "DELETE FROM incidents WHERE coalesce(ended, started) < ?1",
+                    "DELETE FROM alarms WHERE covers_until < ?1",
+                ],
+                oldest,
+            )?,
+            surplus: 0,
+        };
+        if is_crowded {
+            pruned.surplus = self.delete_surplus(needed, max_bytes / 10 * 9)?;
+        }
+        self.read(|connection| {
+            // Each step frees a page.
+            let mut vacuum = connection.prepare("PRAGMA incremental_vacuum")?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+            // While somebody reads, the log is emptied another time.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         })?;
-        self.read(|connection| connection.execute_batch("PRAGMA incremental_vacuum"))?;
+        Ok(pruned)
+    }
+
+    /// Deletes the oldest of what was over before `needed` until `max_bytes` are in use.
+    fn delete_surplus(&self, needed: Timestamp, max_bytes: u64) -> Result<usize, StateError> {
+        const OLDEST: &str = "SELECT min(start) FROM (
+            SELECT min(starts_at) AS start FROM alerts WHERE ends_at IS NOT NULL
+            UNION SELECT min(started) FROM incidents WHERE ended IS NOT NULL
+            UNION SELECT min(opened) FROM alarms)";
+        let oldest: Option<i64> = self.read(|c| c.query_row(OLDEST, [], |row| row.get(0)))?;
+        let oldest = oldest.unwrap_or(needed.0);
+        let mut deleted = 0;
+        for slice in 1..=SLICES {
+            if self.read(bytes_in_use)? <= max_bytes {
+                break;
+            }
+            let before = oldest + (needed.0 - oldest) / SLICES * slice;
+            deleted += self.delete(
+                [
+                    "DELETE FROM alerts WHERE starts_at < ?1 AND ends_at < ?1",
+                    "DELETE FROM incidents WHERE started < ?1 AND ended < ?1",
+                    "DELETE FROM alarms WHERE opened < ?1 AND covers_until < ?1",
+                ],
+                before,
+            )?;
+        }
         Ok(deleted)
+    }
+
+    fn delete(&self, statements: [&str; 3], before: i64) -> Result<usize, StateError> {
+        self.write(|tx| {
+            let rows = statements.iter().map(|sql| tx.execute(sql, [before]));
+            rows.sum()
+        })
     }
 
     /// Bytes on disk, write-ahead log included.
@@ -583,7 +646,8 @@ fn version(connection: &Connection) -> rusqlite::Result<Result<usize, Refusal>> 
 fn prepare(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
     // auto_vacuum only takes effect before the first page is written, so it comes before WAL.
     connection.execute_batch(
-        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+         PRAGMA journal_size_limit = 8388608;",
     )?;
     for (version, migration) in MIGRATIONS.iter().enumerate().skip(from) {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -593,6 +657,13 @@ fn prepare(connection: &mut Connection, from: usize) -> rusqlite::Result<()> {
         tx.commit()?;
     }
     Ok(())
+}
+
+/// Bytes of the pages that hold something.
+fn bytes_in_use(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
+    let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+    Ok(u64::from(pages) * u64::from(number("PRAGMA page_size")?))
 }
 
 fn put_incident(connection: &Connection, incident: &IncidentRecord) -> rusqlite::Result<()> {
@@ -957,34 +1028,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_first_schema_is_updated_and_its_counts_stay() {
+    /// A state as an earlier forewarn left it; for each schema version there is one.
+    fn earlier(version: usize) -> TempDir {
         let dir = TempDir::new().unwrap();
+        let path = format!(
+            "{}/tests/fixtures/state/{version}.sql",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let sql = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let connection = Connection::open(dir.path().join(DATABASE)).unwrap();
-        connection.execute_batch(MIGRATIONS[0]).unwrap();
-        connection
-            .pragma_update(None, "application_id", APPLICATION_ID)
-            .unwrap();
-        connection.pragma_update(None, "user_version", 1).unwrap();
-        let scoreboard = json!({
-            "rule": {"threshold": 0.5, "for_ms": 0, "horizon_ms": 1_800_000, "step_ms": 60_000, "confirmation_ms": 0},
-            "retention": {"secs": 86_400, "nanos": 0},
-            "targets": {"a": {"first_ms": 0, "newest_ms": 60_000, "scores": [[60_000, 0.25]]}},
-            "totals": {"right": 3, "early": 0, "false": 1, "foreseen": 3, "missed": 2, "scored": 9},
-            "days": [],
-            "lead_times": {"bounds": [60.0], "counts": [0, 3], "sum": 900.0, "count": 3},
-            "recent": [],
-        });
-        connection
-            .execute(
-                "INSERT INTO documents VALUES ('scoreboard', ?1)",
-                [scoreboard.to_string()],
-            )
-            .unwrap();
-        drop(connection);
+        connection.execute_batch(&sql).unwrap();
+        dir
+    }
 
-        let stored = open(&dir).scoreboard().unwrap().unwrap();
-        assert!(stored.ledgers.is_empty() && stored.scores.is_empty());
+    #[test]
+    fn every_earlier_schema_is_updated_and_nothing_that_was_decided_is_lost() {
         let rules = crate::labels::FailureRules {
             step: Duration::from_secs(60),
             min_duration: Duration::ZERO,
@@ -993,9 +1051,77 @@ mod tests {
             horizon: Duration::from_secs(1800),
         };
         let rule = crate::evaluation::AlarmRule::new(0.5, Duration::ZERO, &rules);
-        let summary = Scoreboard::restore(&stored, rule, DAY).unwrap().summary();
-        assert_eq!((summary.right, summary.r#false, summary.missed), (3, 1, 2));
-        assert_eq!(summary.lead_time_histogram.count, 3);
+        for version in 1..=MIGRATIONS.len() {
+            let dir = earlier(version);
+            if version < MIGRATIONS.len() {
+                let message = refusal(Store::open_read_only(dir.path()));
+                assert!(message.contains("start `forewarn serve` once"), "{message}");
+            }
+            drop(open(&dir));
+            // What it has become is not updated again.
+            let store = open(&dir);
+            assert_eq!(
+                spells(&store),
+                [
+                    (
+                        "ec945c8c9a2eb066".into(),
+                        1_768_059_045_123,
+                        Some(1_768_059_945_123)
+                    ),
+                    ("6bff63b14bba62a9".into(), 1_768_060_000_000, None),
+                ],
+                "{version}"
+            );
+            let alerts = store.alerts(EVER.0, EVER.1).unwrap();
+            assert_eq!(alerts[0].annotations["summary"], "ünïcode → \"quoted\"");
+            assert_eq!((alerts[0].own, alerts[1].own), (false, true));
+            let reasons =
+                json!([{"feature": "disk_usage_slope_60m", "value": 4.5, "contribution": 1.25}]);
+            let incidents = store.incidents(EVER.0, EVER.1, 10).unwrap();
+            let known: Vec<_> = incidents
+                .iter()
+                .map(|i| (i.target.as_str(), i.source, i.end.map(|t| t.0), i.foreseen))
+                .collect();
+            assert_eq!(
+                known,
+                [
+                    ("web-1", Source::Query, None, None),
+                    (
+                        "db-1",
+                        Source::Webhook,
+                        Some(1_768_059_960_000),
+                        Some(540.0)
+                    ),
+                ]
+            );
+            assert_eq!(incidents[1].reasons, Some(reasons.clone()));
+            let alarms = store.alarms(EVER.0, 10).unwrap();
+            assert_eq!(alarms[0].outcome, None);
+            assert_eq!(alarms[1].outcome.as_deref(), Some("right"));
+            assert_eq!(alarms[1].reasons, Some(reasons));
+
+            let stored = store.scoreboard().unwrap().unwrap();
+            // The first version kept what is undecided in another way, which is dropped.
+            assert_eq!(stored.ledgers.is_empty(), version == 1);
+            let summary = Scoreboard::restore(&stored, rule, DAY).unwrap().summary();
+            assert_eq!((summary.right, summary.r#false, summary.missed), (3, 1, 2));
+            assert_eq!(summary.lead_time_histogram.count, 3);
+        }
+    }
+
+    #[test]
+    fn a_migration_is_whole_or_has_not_begun() {
+        let dir = earlier(1);
+        // In the way of the second version's tables.
+        let connection = Connection::open(dir.path().join(DATABASE)).unwrap();
+        connection.execute_batch("CREATE TABLE scores (x)").unwrap();
+        drop(connection);
+        refusal(Store::open(dir.path(), DAY));
+        let connection = Connection::open(dir.path().join(DATABASE)).unwrap();
+        assert_eq!(version(&connection).unwrap().ok(), Some(1));
+        connection.execute_batch("DROP TABLE scores").unwrap();
+        drop(connection);
+        assert_eq!(spells(&open(&dir)).len(), 2);
     }
 
     #[test]
@@ -1054,7 +1180,10 @@ mod tests {
                 &nothing(),
             )
             .unwrap();
-        assert_eq!(store.prune(Timestamp(2 * day)).unwrap(), 3);
+        let pruned = store
+            .prune(Timestamp(2 * day), Timestamp(0), u64::MAX)
+            .unwrap();
+        assert_eq!((pruned.expired, pruned.surplus), (3, 0));
         let left: Vec<_> = spells(&store).into_iter().map(|(name, ..)| name).collect();
         assert_eq!(left, ["long", "open"]);
         assert_eq!(
@@ -1062,6 +1191,82 @@ mod tests {
             [incident("a", day, None)]
         );
         assert_eq!(store.alarms(EVER.0, 10).unwrap(), [alarm("a", day)]);
+    }
+
+    #[test]
+    fn a_state_that_is_too_large_loses_its_oldest_and_nothing_that_is_needed() {
+        let dir = TempDir::new().unwrap();
+        let store = open(&dir);
+        let alerts: Vec<_> = (0..8000)
+            .map(|i| ReceivedAlert {
+                annotations: BTreeMap::from([("summary".into(), "x".repeat(500))]),
+                ..alert(&i.to_string(), i, (i % 10 != 0).then_some(i + 5))
+            })
+            .collect();
+        for part in alerts.chunks(500) {
+            store.record_alerts(Timestamp(5), part).unwrap();
+        }
+        store
+            .write_cycle(
+                &[incident("a", 0, Some(10)), incident("b", 0, None)],
+                &[alarm("a", 0), alarm("a", 7000)],
+                &nothing(),
+            )
+            .unwrap();
+        let prune = |needed, max| {
+            let (now, needed) = (Timestamp(8000), Timestamp(needed));
+            store.prune(now, needed, max).unwrap()
+        };
+        assert_eq!(prune(6000, store.size()), Pruned::default());
+
+        let max = store.size() / 2;
+        assert!(prune(6000, max).surplus > 2000);
+        assert!(store.size() <= max, "{} of {max}", store.size());
+        let left: HashSet<_> = spells(&store).into_iter().map(|(name, ..)| name).collect();
+        let gone = alerts.iter().filter(|a| !left.contains(&a.fingerprint));
+        let gone: Vec<_> = gone.collect();
+        let newest = gone.iter().map(|a| a.starts_at.0).max().unwrap();
+        assert!(gone.iter().all(|a| a.status == AlertStatus::Resolved));
+        assert!(newest < 6000, "{newest}");
+        let kept = alerts.iter().filter(|a| a.ends_at.is_some());
+        let mut kept = kept.filter(|a| left.contains(&a.fingerprint));
+        assert!(kept.all(|a| a.starts_at.0 + 5 >= newest));
+        assert_eq!(
+            store.incidents(EVER.0, EVER.1, 10).unwrap(),
+            [incident("b", 0, None)]
+        );
+        assert_eq!(store.alarms(EVER.0, 10).unwrap(), [alarm("a", 7000)]);
+
+        // All that is left is needed.
+        prune(6000, 1);
+        assert_eq!(prune(6000, 1), Pruned::default());
+        assert!(spells(&store).iter().any(|(name, ..)| name == "6001"));
+        let is_over = |a: &&ReceivedAlert| a.ends_at.is_some_and(|end| end.0 < 6000);
+        let over = alerts.iter().filter(is_over).count() as u64;
+        let again = store.record_alerts(Timestamp(5), &alerts).unwrap();
+        assert_eq!(again.stored, over);
+    }
+
+    #[test]
+    fn the_log_does_not_grow_for_ever_beside_a_reader() {
+        let dir = TempDir::new().unwrap();
+        let store = open(&dir);
+        let reader = Store::open_read_only(dir.path()).unwrap();
+        let mut largest = 0;
+        for round in 0..40 {
+            let alerts: Vec<_> = (0..500)
+                .map(|i| ReceivedAlert {
+                    annotations: BTreeMap::from([("summary".into(), "x".repeat(1000))]),
+                    ..alert(&format!("{round}-{i}"), i, Some(i + 1))
+                })
+                .collect();
+            store.record_alerts(Timestamp(5), &alerts).unwrap();
+            assert_eq!(reader.alarms(EVER.0, 1).unwrap(), []);
+            let log = dir.path().join("forewarn.db-wal").metadata().unwrap().len();
+            largest = largest.max(log);
+        }
+        assert!(dir.path().join(DATABASE).metadata().unwrap().len() > 12 << 20);
+        assert!(largest < 8 << 20, "{largest}");
     }
 
     #[test]

@@ -557,6 +557,52 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// Two Alertmanagers send the same at the same time, each in its own order and groups and some of it again.
+        #[test]
+        fn who_sends_what_when_and_how_often_changes_nothing(
+            all in prop::collection::vec((0..4_u8, 0..3_i64, prop::option::of(1..4_i64)), 1..16),
+            (seed, groups) in (any::<u64>(), (1..5_usize, 1..5_usize)),
+        ) {
+            use rand::SeedableRng;
+            use rand::seq::SliceRandom;
+            let rfc3339 = |second: i64| Timestamp::from_secs(1_768_000_000 + second).to_string();
+            let alert = |&(name, start, length): &(u8, i64, Option<i64>)| {
+                let start = 100 * start;
+                let (status, end) = match length {
+                    Some(length) => ("resolved", rfc3339(start + length)),
+                    None => ("firing", "0001-01-01T00:00:00Z".into()),
+                };
+                serde_json::json!({"status": status, "labels": {"alertname": name.to_string()},
+                    "annotations": {"a": "b"}, "startsAt": rfc3339(start), "endsAt": end})
+            };
+            let deliver = |store: &Store, alerts: &[(u8, i64, Option<i64>)]| {
+                let alerts: Vec<_> = alerts.iter().map(alert).collect();
+                let body = serde_json::json!({"version": "4", "alerts": alerts}).to_string();
+                receive(store, body.as_bytes(), NOW, &OwnAlerts::default()).unwrap()
+            };
+            let (_dir, once) = store();
+            deliver(&once, &all);
+            let (_dir, twice) = store();
+            let stored: u64 = std::thread::scope(|scope| {
+                let sender = |salt: u64, group: usize| {
+                    let (mut alerts, twice, deliver) = ([&all[..], &all[..all.len() / 2]].concat(), &twice, &deliver);
+                    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed ^ salt);
+                    alerts.shuffle(&mut rng);
+                    scope.spawn(move || {
+                        alerts.chunks(group).map(|part| deliver(twice, part).stored).sum::<u64>()
+                    })
+                };
+                let senders = [sender(0, groups.0), sender(1, groups.1)];
+                senders.map(|sender| sender.join().unwrap()).into_iter().sum()
+            });
+            prop_assert_eq!(self::all(&once), self::all(&twice));
+            let distinct: BTreeSet<_> = all.iter().map(|(name, start, end)| (name, start, end.is_some())).collect();
+            prop_assert_eq!(stored, distinct.len() as u64);
+        }
+    }
+
+    proptest! {
         #[test]
         fn damaged_deliveries_never_panic(at in 0..1700_usize, cut in 0..1700_usize, byte in any::<u8>()) {
             let mut body = fixture("0.33/firing-3.json");

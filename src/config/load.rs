@@ -115,6 +115,9 @@ fn config(root: &Section) -> Config {
             retention: s
                 .get("retention", duration(HOUR..=TEN_YEARS))
                 .unwrap_or(90 * DAY),
+            max_bytes: s
+                .get("max_bytes", whole(64 << 20..=1_u64 << 40))
+                .unwrap_or(1 << 30),
         }),
         log: root.section("log", |s| {
             let level = s.get("level", check::log_level);

@@ -185,6 +185,8 @@ pub struct StateConfig {
     /// Folder of the SQLite file; overridden by `DATA_PATH`. data/
     pub path: PathBuf,
     pub retention: Duration,
+    /// Beyond it the oldest goes before the end of the retention. 1 GiB
+    pub max_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

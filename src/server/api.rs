@@ -380,6 +380,7 @@ pub async fn webhook(
         }
         Err(error @ WebhookError::Unavailable(_)) => {
             count("failed", 1);
+            app.metrics.state_write_failures.inc();
             tracing::error!(%error, "cannot store alerts");
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(10))
         }

@@ -687,6 +687,7 @@ mod tests {
                 enabled: false,
                 path: "data".into(),
                 retention: Duration::from_secs(60),
+                max_bytes: 1 << 30,
             },
             log: LogConfig {
                 level: "info".into(),

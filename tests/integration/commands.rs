@@ -655,22 +655,21 @@ async fn alerts_received_by_webhook_are_failures_of_a_backtest_too() {
     let unknown = TargetId::new("unknown");
     let mut marked = alert("Marked", quiet, at + 120, false);
     marked.labels.insert("forewarn".into(), "true".into());
-    Store::open(&models.state(), Duration::from_secs(86_400))
-        .and_then(|store| {
-            store.record_alerts(
-                ORIGIN,
-                &[
-                    alert("DiskFull", quiet, at, false),
-                    alert("Predicted", quiet, at + 120, true),
-                    marked,
-                    // The failure query said so before.
-                    alert("Late", failed, start, false),
-                    alert("Elsewhere", &unknown, at, false),
-                ],
-            )
-        })
+    // Read beside its writer, as a cron job does.
+    let serving = Store::open(&models.state(), Duration::from_secs(86_400)).expect("a state");
+    let alerts_received = [
+        alert("DiskFull", quiet, at, false),
+        alert("Predicted", quiet, at + 120, true),
+        marked,
+        // The failure query said so before.
+        alert("Late", failed, start, false),
+        alert("Elsewhere", &unknown, at, false),
+    ];
+    serving
+        .record_alerts(ORIGIN, &alerts_received)
         .expect("the state can be written");
     let with = models.json(&args, "");
+    drop(serving);
     let incidents = |report: &Value| report["incidents"].as_u64().expect("a number");
     assert_eq!(incidents(&with), incidents(&without) + 1);
     assert_eq!(with["targets"], without["targets"]);

@@ -843,3 +843,72 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
     let differing: usize = tracks.iter().zip(&queried_again).map(differs).sum();
     assert_eq!(differing, 0, "of {} scores", tally.rows);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_that_came_late_are_one_incident_each_after_a_restart_too() {
+    let mut config = config();
+    config.failure.alerts = vec![[("severity".into(), "critical".into())].into()];
+    let mut world = World::with(config).await;
+    world.runner.cycle(minute(3000)).await;
+    let snapshot = world.snapshot();
+    let is_quiet = |a: &&forewarn::assessment::Assessment| {
+        let recorded = history().target(&a.target).expect("a target");
+        (2900..3060).all(|n| recorded.steps[n].failing.is_none())
+    };
+    let found = snapshot.assessments.iter().find(is_quiet);
+    let target = found.expect("a target that is well").target.clone();
+    let alert = |start: usize, end: Option<usize>| {
+        let (status, end) = match end {
+            Some(end) => ("resolved", minute(end).to_string()),
+            None => ("firing", "0001-01-01T00:00:00Z".into()),
+        };
+        json!({"version": "4", "alerts": [{"status": status, "startsAt": minute(start).to_string(), "endsAt": end,
+            "labels": {"alertname": "Down", "severity": "critical", "instance": target.as_str()}}]})
+    };
+    let spans = |world: &World| -> Vec<_> {
+        let found = world.incidents(&target, 3001);
+        found.into_iter().map(|i| (i.start, i.end)).rev().collect()
+    };
+    for n in 3001..3004 {
+        world.runner.cycle(minute(n)).await;
+    }
+    // It began at 3001; the cycles know only since 3004.
+    for (body, cycle) in [(alert(3001, None), 3004), (alert(3001, Some(3006)), 3008)] {
+        let route = "/webhook/alertmanager";
+        let (status, answer) = world
+            .post(route, "application/json", body.to_string())
+            .await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        world.runner.cycle(minute(cycle)).await;
+    }
+    let before = spans(&world);
+    assert_eq!(before.len(), 1, "{before:?}");
+    assert_eq!(before[0].0, minute(3004));
+
+    world.runner = runner(&world.app);
+    world.runner.cycle(minute(3010)).await;
+    let after = spans(&world);
+    assert_eq!((after.len(), after[0].0), (1, minute(3004)), "{after:?}");
+
+    // Open when forewarn goes; when it is back, it has ended and another one goes on.
+    for (body, cycle) in [
+        (alert(3030, None), 3031),
+        (alert(3030, Some(3036)), 0),
+        (alert(3050, None), 0),
+    ] {
+        let route = "/webhook/alertmanager";
+        let (status, answer) = world
+            .post(route, "application/json", body.to_string())
+            .await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        if cycle > 0 {
+            world.runner.cycle(minute(cycle)).await;
+        }
+    }
+    world.runner = runner(&world.app);
+    world.runner.cycle(minute(3052)).await;
+    let after = spans(&world);
+    assert_eq!(after.len(), 3, "{after:?}");
+    assert!(after[1].1.is_some_and(|end| end <= after[2].0), "{after:?}");
+    assert_eq!(after[2], (minute(3050), None));
+}
