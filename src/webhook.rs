@@ -374,6 +374,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Environment, SHIPPED};
+    use std::sync::LazyLock;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -392,14 +393,17 @@ mod tests {
         pairs.iter().map(|&(k, v)| (k.into(), v.into())).collect()
     }
 
-    fn config() -> Config {
-        let env = Environment::from_iter([("", ""); 0]);
-        let text = SHIPPED.replace("${", "$${");
-        Config::parse(&text, "config.yaml", &env).unwrap()
+    fn config() -> &'static Config {
+        static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+            let env = Environment::from_iter([("", ""); 0]);
+            let text = SHIPPED.replace("${", "$${");
+            Config::parse(&text, "config.yaml", &env).unwrap()
+        });
+        &CONFIG
     }
 
     fn receive_all(store: &Store, body: &[u8], own: &OwnAlerts) -> Result<Received, WebhookError> {
-        receive(store, body, NOW, own, |_| true, &config())
+        receive(store, body, NOW, own, |_| true, config())
     }
 
     fn all(store: &Store) -> Vec<StoredAlert> {
@@ -537,7 +541,7 @@ mod tests {
         let receive_of = |is_ours: fn(&str) -> bool| {
             let (_dir, store) = store();
             let own = OwnAlerts::default();
-            let received = receive(&store, &body, NOW, &own, is_ours, &config()).unwrap();
+            let received = receive(&store, &body, NOW, &own, is_ours, config()).unwrap();
             (received.stored, received.elsewhere, all(&store).len())
         };
         assert_eq!(receive_of(|_| false), (0, 3, 0));
@@ -579,7 +583,7 @@ mod tests {
             let deliver = |store: &Store, alerts: &[(u8, i64, Option<i64>)]| {
                 let alerts: Vec<_> = alerts.iter().map(alert).collect();
                 let body = serde_json::json!({"version": "4", "alerts": alerts}).to_string();
-                receive(store, body.as_bytes(), NOW, &OwnAlerts::default()).unwrap()
+                receive_all(store, body.as_bytes(), &OwnAlerts::default()).unwrap()
             };
             let (_dir, once) = store();
             deliver(&once, &all);

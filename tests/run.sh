@@ -27,4 +27,8 @@ step "the servers to ask, and what differs between them"
 tests/upstream.sh
 step "the whole chain on real servers"
 tests/e2e.sh
+step "webhooks of real Alertmanagers"
+tests/alertmanager.sh
+step "killed at random moments"
+tests/crash.sh
 step "all checks passed"
