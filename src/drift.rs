@@ -88,7 +88,11 @@ impl Reference {
             let Some(column) = names.iter().position(|name| *name == spread.feature) else {
                 return Err(format!("the model has no feature {}", spread.feature));
             };
-            if spread.counts.len() != spread.bounds.len() + 2
+            let mut counts = spread.counts.iter();
+            let all = counts.try_fold(0u64, |all, count| all.checked_add(*count));
+            if all.is_none()
+                || !spread.bounds.iter().all(|bound| bound.is_finite())
+                || spread.counts.len() != spread.bounds.len() + 2
                 || !spread.bounds.is_sorted_by(|a, b| a < b)
             {
                 return Err(format!("the bins of {} do not fit", spread.feature));
@@ -110,7 +114,8 @@ impl Spread {
         bounds.dedup();
         // Where the smallest value fills a bin, what is below it has a bin too.
         if bounds.first() == known.first() {
-            bounds.splice(..0, known.first().map(|smallest| smallest.next_down()));
+            let below = known.first().map(|smallest| smallest.next_down());
+            bounds.splice(..0, below.filter(|below| below.is_finite()));
         }
         let mut spread = Self {
             feature: feature.to_owned(),

@@ -212,7 +212,7 @@ impl History {
                 *slot = f32::NAN;
                 self.disputed.insert((place, column, index));
                 duplicate.get_or_insert(Duplicate { at: *t });
-            } else {
+            } else if (*value as f32).is_finite() {
                 *slot = *value as f32;
             }
         }

@@ -103,8 +103,10 @@ pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     }
     let relative = text.strip_prefix("now-").unwrap_or(text);
     parse_duration(relative)
+        .ok()
         .map(|d| now.minus(d))
-        .map_err(|_| {
+        .filter(|t| jiff::Timestamp::from_millisecond(t.0).is_ok())
+        .ok_or_else(|| {
             format!(
                 "{text:?} is not a time; write RFC 3339 (2026-01-10T15:00:00Z), unix seconds, or relative (30d, now-6h)"
             )
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!(at("12.5"), Ok(12_500));
         assert!(at("yesterday").unwrap_err().contains("RFC 3339"));
         assert!(at("NaN").is_err());
+        assert!(at("292277000y").is_err(), "before all calendars");
     }
 
     #[test]

@@ -117,7 +117,8 @@ struct Alert {
     fingerprint: Option<String>,
 }
 
-fn parse(body: &[u8], own: &OwnAlerts) -> Result<(Vec<ReceivedAlert>, u64), String> {
+/// The alerts of a delivery, and how many Alertmanager left out of it.
+pub fn parse(body: &[u8], own: &OwnAlerts) -> Result<(Vec<ReceivedAlert>, u64), String> {
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     match envelope.version {
         Some(version) if version == "4" => {}

@@ -17,6 +17,8 @@ step "lints"
 cargo clippy --locked --all-targets --quiet -- -D warnings
 step "unit and integration tests"
 cargo test --locked --quiet
+step "what is depended on"
+tests/supply_chain.sh
 step "alerting rules and configs"
 tests/rules.sh
 step "TLS and authentication with real clients"

@@ -6,7 +6,7 @@ mod dataset;
 mod history;
 mod logging;
 mod model;
-mod predict;
+pub mod predict;
 mod progress;
 mod promotion;
 mod serve;

@@ -73,9 +73,10 @@ pub fn run(args: PredictArgs) -> anyhow::Result<()> {
     .context(name)
 }
 
-struct Rows<'a> {
-    bundle: &'a Bundle,
-    config: &'a Config,
+/// Answers rows as they come, in one of the formats.
+pub struct Rows<'a> {
+    pub bundle: &'a Bundle,
+    pub config: &'a Config,
 }
 
 impl Rows<'_> {
@@ -86,7 +87,7 @@ impl Rows<'_> {
         Ok(Scorer::new(self.bundle, self.config, None, now, Explain::No).predict(row))
     }
 
-    fn json(&self, mut input: impl Read, out: &mut impl Write) -> anyhow::Result<()> {
+    pub fn json(&self, mut input: impl Read, out: &mut impl Write) -> anyhow::Result<()> {
         let mut text = String::new();
         input.read_to_string(&mut text)?;
         let document: &RawValue = serde_json::from_str(&text).map_err(|error| {
@@ -118,7 +119,7 @@ impl Rows<'_> {
         print(out, &serde_json::to_string_pretty(&answers)?)
     }
 
-    fn ndjson(&self, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
+    pub fn ndjson(&self, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
         for (n, line) in (1..).zip(input.lines()) {
             let line = line.with_context(|| format!("line {n}"))?;
             if line.trim().is_empty() {
@@ -134,7 +135,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn csv(&self, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
+    pub fn csv(&self, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
         let mut lines = (1..).zip(input.lines());
         let (_, header) = lines
             .next()

@@ -447,7 +447,9 @@ impl Catalogue {
                 }
                 Source::Calendar(calendar) => Some(calendar.value(t)),
             };
-            *out = value.map_or(f32::NAN, |v| v as f32);
+            *out = value.map_or(f32::NAN, |v| {
+                v.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::newton::{self, Line};
-use super::sigmoid;
+use super::{is_usable, sigmoid};
 
 /// No answer is surer than this, on either side.
 const FLOOR: f64 = 1e-4;
@@ -64,12 +64,12 @@ impl Calibration {
     pub fn check(&self) -> Result<(), &'static str> {
         match self {
             Calibration::Platt { slope, intercept }
-                if *slope >= 0.0 && slope.is_finite() && intercept.is_finite() =>
+                if *slope >= 0.0 && is_usable(*slope) && is_usable(*intercept) =>
             {
                 Ok(())
             }
             Calibration::Platt { .. } => {
-                Err("the slope must be a finite number from 0 and the intercept finite")
+                Err("the slope must be from 0, and both it and the intercept within 1e60")
             }
             Calibration::Isotonic {
                 scores,
@@ -77,11 +77,11 @@ impl Calibration {
             } => {
                 let ascending =
                     scores.windows(2).all(|pair| pair[0] < pair[1]) && probabilities.is_sorted();
-                let finite = scores.iter().chain(probabilities).all(|x| x.is_finite());
-                if scores.is_empty() || scores.len() != probabilities.len() || !ascending || !finite
+                let usable = scores.iter().chain(probabilities).all(|x| is_usable(*x));
+                if scores.is_empty() || scores.len() != probabilities.len() || !ascending || !usable
                 {
                     return Err(
-                        "scores and probabilities must be ascending, finite, of equal number and at least one",
+                        "scores and probabilities must be ascending, within 1e60, of equal number and at least one",
                     );
                 }
                 Ok(())
@@ -241,6 +241,11 @@ mod tests {
             Calibration::Platt {
                 slope: -1.0,
                 intercept: 0.0,
+            },
+            // Their difference has no number.
+            Calibration::Isotonic {
+                scores: vec![-1e308, 1e308],
+                probabilities: vec![0.1, 0.2],
             },
             Calibration::Isotonic {
                 scores: vec![],

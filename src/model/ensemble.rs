@@ -12,7 +12,7 @@ use super::packed::{self, Packed};
 use super::shap::TreeShap;
 use super::tree::Trees;
 use super::xgboost_json::{self, LoadError, Objective, TreeModel, check_columns};
-use super::{Matrix, logit, sigmoid};
+use super::{Matrix, is_usable, logit, sigmoid};
 use crate::types::ServeMember;
 
 const XGBOOST: &str = "xgboost.json";
@@ -158,6 +158,17 @@ impl Stack {
             logistic_regression: alone(member, ServeMember::LogisticRegression),
             intercept: 0.0,
         })
+    }
+
+    fn is_usable(&self) -> bool {
+        [
+            self.xgboost,
+            self.random_forest,
+            self.logistic_regression,
+            self.intercept,
+        ]
+        .into_iter()
+        .all(is_usable)
     }
 
     pub fn at(&self, inputs: &Inputs) -> f64 {
@@ -488,7 +499,7 @@ impl Ensemble {
         let calibrations: Calibrations =
             serde_json::from_slice(bytes(CALIBRATION)?).map_err(json(CALIBRATION))?;
         let Calibrations {
-            stack: _,
+            stack,
             ensemble,
             xgboost,
             random_forest,
@@ -505,6 +516,12 @@ impl Ensemble {
                     file: CALIBRATION,
                     reason: reason.to_owned(),
                 })?;
+        }
+        if !stack.is_usable() {
+            return Err(LoadError::Unsupported {
+                file: CALIBRATION,
+                reason: "the stack has a number beyond 1e60".to_owned(),
+            });
         }
         // What is calibrated is there.
         let trees = |file, objective| xgboost_json::read(file, bytes(file)?, objective, names);
@@ -1204,6 +1221,16 @@ mod tests {
             CALIBRATION,
             &replace("\"slope\":", "\"slope\":-"),
             "the slope must be",
+        );
+        check(
+            CALIBRATION,
+            &replace("\"intercept\":", "\"intercept\":1e99,\"\":"),
+            "the stack has a number beyond 1e60",
+        );
+        check(
+            LINEAR,
+            &replace("\"weight\":", "\"weight\":1e99,\"\":"),
+            "it has a number beyond 1e60",
         );
 
         // Any single damaged byte: an error or a model that still answers.

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{LogisticParams, Matrix, newton};
+use super::{LogisticParams, Matrix, is_usable, newton};
 
 /// Standardised values are cut off here, so that one outlier cannot decide a score; far out, because rare failures lie
 /// many standard deviations away from health.
@@ -51,13 +51,13 @@ impl Linear {
                 self.terms.len()
             ));
         }
-        let finite = |term: &Term| {
+        let usable = |term: &Term| {
             [term.median, term.mean, term.scale, term.weight]
-                .iter()
-                .all(|x| x.is_finite())
+                .into_iter()
+                .all(is_usable)
         };
-        if !self.intercept.is_finite() || !self.terms.iter().all(finite) {
-            return Err("its numbers must be finite".to_owned());
+        if !is_usable(self.intercept) || !self.terms.iter().all(usable) {
+            return Err("it has a number beyond 1e60".to_owned());
         }
         Ok(())
     }

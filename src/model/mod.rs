@@ -31,6 +31,11 @@ pub use matrix::Matrix;
 pub use params::{ForestParams, Imbalance, LogisticParams, XgboostParams};
 pub use xgboost_json::{LoadError, TreeModel, import};
 
+/// Whether a number of a model file is none that sums and products of several would overflow with.
+fn is_usable(x: f64) -> bool {
+    x.abs() <= 1e60
+}
+
 fn logit(p: f64) -> f64 {
     (p / (1.0 - p)).ln()
 }

@@ -258,6 +258,7 @@ impl Tokenizer {
             return None;
         }
         let (time, value) = split_at_byte(rest.strip_prefix(b"[")?, b',')?;
+        begins_number(*time.first()?).then_some(())?;
         let (value, end) = split_at_byte(value.strip_prefix(b"\"")?, b'"')?;
         end.starts_with(b"]").then_some(())?;
         let point = Point {
@@ -370,7 +371,7 @@ impl Tokenizer {
                     backslash: false,
                 }
             }
-            (b'-' | b'0'..=b'9' | b'a'..=b'z', Value | ValueOrClose) => {
+            (_, Value | ValueOrClose) if begins_number(byte) || byte.is_ascii_lowercase() => {
                 self.lexeme = Lexeme::Word;
                 return Ok(0);
             }
@@ -394,6 +395,10 @@ fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
     const NEAR: usize = 40;
     let at = bytes.iter().take(NEAR).position(|b| *b == byte)?;
     Some((&bytes[..at], &bytes[at + 1..]))
+}
+
+fn begins_number(byte: u8) -> bool {
+    byte == b'-' || byte.is_ascii_digit()
 }
 
 fn parse_number(text: &[u8]) -> Option<f64> {
@@ -922,6 +927,8 @@ mod tests {
             (series(r#"[{"value":[1,2]}]"#), "a sample is not"),
             (series(r#"[{"value":["1","2"]}]"#), "a sample is not"),
             (series(r#"[{"value":[1,"2",3]}]"#), "a sample is not"),
+            (series(r#"[{"value":[.5,"2"]}]"#), "unexpected '.'"),
+            (series(r#"[{"value":[+5,"2"]}]"#), "unexpected '+'"),
             (
                 series(r#"[{"value":[1,"x"]}]"#),
                 "\"x\" is not a sample value",

@@ -9,8 +9,9 @@ mod rules;
 mod token;
 
 pub use client::{Client, Observer, QueryOutcome};
+pub use decode::{DecodeError, Decoded, Decoder, Limits, Refusal};
 pub use error::{ClientError, QueryError};
-pub use rules::{AlertingRule, BuildInfo};
+pub use rules::{AlertingRule, BuildInfo, decode_build_info, decode_rules};
 
 use std::collections::BTreeMap;
 

@@ -46,11 +46,11 @@ fn open<T: DeserializeOwned>(body: &[u8]) -> Decoded<T> {
     }
 }
 
-pub(super) fn decode_build_info(body: &[u8]) -> Decoded<BuildInfo> {
+pub fn decode_build_info(body: &[u8]) -> Decoded<BuildInfo> {
     open(body)
 }
 
-pub(super) fn decode_rules(body: &[u8]) -> Decoded<Vec<AlertingRule>> {
+pub fn decode_rules(body: &[u8]) -> Decoded<Vec<AlertingRule>> {
     #[derive(Deserialize)]
     struct Groups {
         groups: Vec<Group>,

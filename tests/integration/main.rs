@@ -14,6 +14,8 @@ mod explanations;
 mod fleet;
 /// The training matrix as Parquet, and trees that come from elsewhere.
 mod interchange;
+/// What must hold whatever bytes come in.
+mod fuzzed;
 /// Lower layers do not import higher ones.
 mod layering;
 /// What one client can ask of the server, and how long it may take.
@@ -30,6 +32,8 @@ mod secrets;
 mod serving;
 /// The same data and seed give the same model on any number of threads.
 mod training;
+/// Windows and features under everything that samples do.
+mod windows;
 /// What is generated from the code is current: docs/features.md.
 mod docs;
 /// TLS, users and tokens of the listener, over real connections.
