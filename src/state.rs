@@ -525,7 +525,7 @@ impl Store {
             if self.read(bytes_in_use)? <= max_bytes {
                 break;
             }
-            let before = oldest + (needed.0 - oldest) / SLICES * slice;
+            let before = oldest + (needed.0 - oldest) * slice / SLICES;
             deleted += self.delete(
                 [
                     "DELETE FROM alerts WHERE starts_at < ?1 AND ends_at < ?1",

@@ -33,7 +33,7 @@ use forewarn::server::{App, Serving, router};
 use forewarn::state::{AlertStatus, ReceivedAlert, StoredAlert};
 use forewarn::time::{Timestamp, format_duration, format_rough, parse_duration, parse_time};
 use forewarn::tracker;
-use forewarn::types::ServeMember;
+use forewarn::types::{ServeMember, Shard};
 use forewarn::webhook::{self, OwnAlerts, is_own};
 
 /// A Monday, on a full step.
@@ -411,8 +411,11 @@ fn snapshot() -> Snapshot {
     Snapshot {
         at: NOW,
         prometheus_up: true,
+        shard: Shard::WHOLE,
         assessments: fleet.assess(),
         scoreboard: Summary::default(),
+        shadow: None,
+        drift: None,
     }
 }
 
