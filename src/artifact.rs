@@ -30,16 +30,16 @@ pub enum ArtifactError {
         "no model in {0}: train one with `forewarn train`, or name its folder by model.path or MODEL_PATH"
     )]
     NoModel(PathBuf),
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {cause}")]
     Io {
         action: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
-    #[error("{path} is not a model manifest: {source}")]
+    #[error("{path} is not a model manifest: {cause}")]
     Manifest {
         path: PathBuf,
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     #[error(
         "{path} has format version {found}; this forewarn reads version {FORMAT_VERSION}: train the model again or use the forewarn that wrote it"
@@ -49,8 +49,8 @@ pub enum ArtifactError {
         "{0} exists and is not a model, so it is not replaced: name a new folder or that of a model"
     )]
     NotAModel(PathBuf),
-    #[error("{path} is damaged: {source}; restore the directory or train again")]
-    Damaged { path: PathBuf, source: BundleError },
+    #[error("{path} is damaged: {cause}; restore the directory or train again")]
+    Damaged { path: PathBuf, cause: BundleError },
     #[error("{0:?} is not the name of a model; `forewarn model list` shows them")]
     Name(String),
 }
@@ -135,10 +135,10 @@ fn swap(staging: &Path, dir: &Path) -> Result<(), ArtifactError> {
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ArtifactError {
     let path = path.to_path_buf();
-    move |source| ArtifactError::Io {
+    move |cause| ArtifactError::Io {
         action,
         path,
-        source,
+        cause,
     }
 }
 
@@ -150,10 +150,10 @@ pub fn is_model(dir: &Path) -> bool {
 /// `card.md` of a model directory.
 pub fn card(dir: &Path) -> Result<String, ArtifactError> {
     let path = dir.join(CARD);
-    fs::read_to_string(&path).map_err(|source| ArtifactError::Io {
+    fs::read_to_string(&path).map_err(|cause| ArtifactError::Io {
         action: "read",
         path,
-        source,
+        cause,
     })
 }
 
@@ -170,17 +170,17 @@ pub fn manifest(dir: &Path) -> Result<Manifest, ArtifactError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(ArtifactError::NoModel(dir.to_path_buf()));
         }
-        Err(source) => {
+        Err(cause) => {
             return Err(ArtifactError::Io {
                 action: "read",
                 path,
-                source,
+                cause,
             });
         }
     };
-    let malformed = |source| ArtifactError::Manifest {
+    let malformed = |cause| ArtifactError::Manifest {
         path: path.clone(),
-        source,
+        cause,
     };
     #[derive(Deserialize)]
     struct Version {
@@ -198,9 +198,9 @@ pub fn manifest(dir: &Path) -> Result<Manifest, ArtifactError> {
 /// Opens and verifies a model directory.
 pub fn open(dir: &Path) -> Result<Bundle, ArtifactError> {
     let manifest = manifest(dir)?;
-    let damaged = |source| ArtifactError::Damaged {
+    let damaged = |cause| ArtifactError::Damaged {
         path: dir.to_path_buf(),
-        source,
+        cause,
     };
     let mut files = BTreeMap::new();
     for name in manifest.files.keys() {
@@ -214,10 +214,10 @@ pub fn open(dir: &Path) -> Result<Bundle, ArtifactError> {
             ))));
         }
         let path = dir.join(relative);
-        let bytes = fs::read(&path).map_err(|source| ArtifactError::Io {
+        let bytes = fs::read(&path).map_err(|cause| ArtifactError::Io {
             action: "read",
             path,
-            source,
+            cause,
         })?;
         files.insert(name.clone(), bytes);
     }

@@ -176,10 +176,10 @@ fn instant(text: &str) -> Option<Timestamp> {
 pub enum BundleError {
     #[error("{0}")]
     Damaged(String),
-    #[error("{part}: {source}")]
+    #[error("{part}: {cause}")]
     Model {
         part: &'static str,
-        source: LoadError,
+        cause: LoadError,
     },
 }
 
@@ -484,8 +484,7 @@ impl Bundle {
             for (file, bytes) in &files {
                 verify(&format!("{part}/{file}"), bytes)?;
             }
-            Ensemble::from_files(&files, names)
-                .map_err(|source| BundleError::Model { part, source })
+            Ensemble::from_files(&files, names).map_err(|cause| BundleError::Model { part, cause })
         };
         let (full, snapshot) = rayon::join(
             || load("full", full, &catalogue.names()),

@@ -74,11 +74,11 @@ pub fn list(models: &Path) -> Result<Vec<Entry>, ArtifactError> {
     let entries = match fs::read_dir(models) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(io("read", models, source)),
+        Err(cause) => return Err(io("read", models, cause)),
     };
     let mut found = Vec::new();
     for entry in entries {
-        let dir = entry.map_err(|source| io("read", models, source))?.path();
+        let dir = entry.map_err(|cause| io("read", models, cause))?.path();
         let name = dir
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
@@ -104,7 +104,7 @@ pub fn lock(models: &Path) -> Result<fs::File, ArtifactError> {
         file.lock()?;
         Ok(file)
     };
-    locked().map_err(|source| io("lock", &path, source))
+    locked().map_err(|cause| io("lock", &path, cause))
 }
 
 /// Makes a model of this folder the served one, and remembers the one served until now.
@@ -145,10 +145,10 @@ pub fn prune(models: &Path, shadow: Option<&str>) -> Result<Vec<String>, Artifac
         let hidden = models.join(format!(".{name}.{}.removed", std::process::id()));
         fs::rename(&dir, &hidden)
             .and_then(|()| fs::remove_dir_all(&hidden))
-            .map_err(|source| io("remove", &dir, source))?;
+            .map_err(|cause| io("remove", &dir, cause))?;
         removed.push(name);
     }
-    sweep(models).map_err(|source| io("remove leftovers in", models, source))?;
+    sweep(models).map_err(|cause| io("remove leftovers in", models, cause))?;
     Ok(removed)
 }
 
@@ -179,13 +179,13 @@ fn read_name(path: &Path) -> Result<Option<String>, ArtifactError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io("read", path, source)),
+        Err(cause) => return Err(io("read", path, cause)),
     };
     match text.trim() {
         name if is_name(name) => Ok(Some(name.to_string())),
         name => Err(ArtifactError::Damaged {
             path: path.to_path_buf(),
-            source: BundleError::Damaged(format!("{name:?} is not the name of a model")),
+            cause: BundleError::Damaged(format!("{name:?} is not the name of a model")),
         }),
     }
 }
@@ -196,16 +196,16 @@ fn write_name(path: &Path, name: &str) -> Result<(), ArtifactError> {
     fs::write(&staging, format!("{name}\n"))
         .and_then(|()| fs::File::open(&staging)?.sync_all())
         .and_then(|()| fs::rename(&staging, path))
-        .map_err(|source| io("write", path, source))?;
+        .map_err(|cause| io("write", path, cause))?;
     output::sync_folder_of(path);
     Ok(())
 }
 
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> ArtifactError {
+fn io(action: &'static str, path: &Path, cause: std::io::Error) -> ArtifactError {
     ArtifactError::Io {
         action,
         path: path.to_path_buf(),
-        source,
+        cause,
     }
 }
 

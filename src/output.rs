@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {cause}")]
     Io {
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error("{0} exists and is something else, so it is not replaced: name another file")]
     OtherKind(PathBuf),
@@ -31,9 +31,9 @@ pub fn check_replaceable(path: &Path, magic: &[u8]) -> Result<(), OutputError> {
             let folder = path.parent().filter(|folder| *folder != Path::new(""));
             match folder.map(fs::metadata).transpose() {
                 Ok(_) => Ok(()),
-                Err(source) => Err(OutputError::Io {
+                Err(cause) => Err(OutputError::Io {
                     path: path.to_path_buf(),
-                    source,
+                    cause,
                 }),
             }
         }
@@ -47,9 +47,9 @@ pub fn write<E: From<OutputError>>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<fs::File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let io = |source| OutputError::Io {
+    let io = |cause| OutputError::Io {
         path: path.to_path_buf(),
-        source,
+        cause,
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));

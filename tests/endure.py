@@ -490,10 +490,10 @@ class World:
         print("FAIL" if self.problems else "ok    it endured", flush=True)
         return 1 if self.problems else 0
 
-    def tear_down(self):
+    def tear_down(self, status):
         for process in self.processes:
             process.kill()
-        if self.problems:
+        if status:
             print(f"logs are kept in {self.work}")
         else:
             shutil.rmtree(self.work, ignore_errors=True)
@@ -514,7 +514,7 @@ def main():
     try:
         status = world.run()
     finally:
-        world.tear_down()
+        world.tear_down(status)
     sys.exit(status)
 
 

@@ -145,9 +145,9 @@ fn export(args: ExportArgs) -> anyhow::Result<()> {
         )
     })?;
     output::write::<OutputError>(&args.output, |out| {
-        out.write_all(&bytes).map_err(|source| OutputError::Io {
+        out.write_all(&bytes).map_err(|cause| OutputError::Io {
             path: args.output.clone(),
-            source,
+            cause,
         })
     })?;
     eprintln!(
