@@ -1,5 +1,6 @@
 //! Scheduled training: a process of its own, so that it gives way, has a memory limit, and takes nothing down with it.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -101,7 +102,13 @@ async fn train(config_file: &Path) -> anyhow::Result<Value> {
             .rev()
             .nth(LAST_WORDS)
             .map_or(0, |(at, _)| at);
-        bail!("{} ({})", said[from..].trim(), output.status);
+        let hint = match output.status.signal() {
+            Some(_) => {
+                "; if it was short of memory, raise train.max_memory_bytes or shorten train.range"
+            }
+            None => "",
+        };
+        bail!("{} ({}{hint})", said[from..].trim(), output.status);
     }
     let report: Value =
         serde_json::from_slice(&output.stdout).context("forewarn train printed no JSON")?;
