@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
+use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info};
@@ -41,11 +41,10 @@ pub async fn run(app: Arc<App>, config_file: PathBuf, reloads: Reloads) {
         );
         let result = match train(&config_file).await {
             Ok(promotion) => {
-                let is_promoted = promotion["promoted"] == true;
+                let is_promoted = promotion.promoted;
                 info!(
                     promoted = is_promoted,
-                    "scheduled training is done: {}",
-                    promotion["reason"].as_str().unwrap_or_default()
+                    "scheduled training is done: {}", promotion.reason
                 );
                 if is_promoted {
                     // If one is waiting already, it will find the new model.
@@ -76,8 +75,20 @@ fn is_due(config: &Config, now: Timestamp) -> bool {
     newest.is_none_or(|newest| now.since(newest) >= config.train.schedule)
 }
 
+/// Of the report of `forewarn train`, which has megabytes more for a large fleet.
+#[derive(Deserialize)]
+struct Report {
+    promotion: Promotion,
+}
+
+#[derive(Deserialize)]
+struct Promotion {
+    promoted: bool,
+    reason: String,
+}
+
 /// What became of the model.
-async fn train(config_file: &Path) -> anyhow::Result<Value> {
+async fn train(config_file: &Path) -> anyhow::Result<Promotion> {
     let program = std::env::current_exe().context("cannot find forewarn's own binary")?;
     let mut command = Command::new(program);
     command
@@ -110,7 +121,7 @@ async fn train(config_file: &Path) -> anyhow::Result<Value> {
         };
         bail!("{} ({}{hint})", said[from..].trim(), output.status);
     }
-    let report: Value =
-        serde_json::from_slice(&output.stdout).context("forewarn train printed no JSON")?;
-    Ok(report["promotion"].clone())
+    let report: Report =
+        serde_json::from_slice(&output.stdout).context("forewarn train printed no report")?;
+    Ok(report.promotion)
 }
