@@ -272,9 +272,10 @@ class World:
             subprocess.run([FOREWARN, "train", "--config.file", str(config_of), "--start", scaled(f"{self.arguments.days}d", step), "--force"], check=True,
                            stdout=subprocess.DEVNULL, stderr=open(self.work / "train.log", "ab"), env=os.environ | self.environment)
         self.models = [p.name for p in (self.work / "models").iterdir() if (p / "manifest.json").exists()]
-        # Trains in the background four times, on two simulated days.
+        # Trains in the background four times, on some two million rows at most.
+        days = min(self.arguments.days, max(2, 2000 // self.arguments.targets))
         config = config.replace("train:\n", f"train:\n  schedule: {max(1, round(15 * self.arguments.minutes))}s\n")
-        config = re.sub(r"range: \d+s", f"range: {2 * 24 * 60 * step}s", config)
+        config = re.sub(r"range: \d+s", f"range: {days * 24 * 60 * step}s", config)
         self.config.write_text(config.replace("url: ${FOREWARN_PROMETHEUS_URL}", f"url: ${{FOREWARN_PROMETHEUS_URL}}\n  timeout: {2 * step}s"))
         self.url = f"127.0.0.1:{self.port}"
         self.forewarn = self.start("forewarn", f"http://{self.url}/-/ready",
