@@ -9,6 +9,7 @@ use crate::bundle::{
     TrainingFacts,
 };
 use crate::config::Config;
+use crate::evaluation::AlarmRule;
 use crate::evaluation::curves::Reliability;
 use crate::evaluation::ranking::ReliabilityBin;
 use crate::features::Catalogue;
@@ -54,6 +55,15 @@ pub fn plan(config: &Config) -> Plan {
         false_alarms_per_week: config.alerting.false_alarms_per_week,
         alert_for: config.alerting.for_,
     }
+}
+
+/// How its alarms are cut.
+pub fn alarm_rule(bundle: &Bundle, plan: &Plan) -> AlarmRule {
+    AlarmRule::new(
+        bundle.manifest.threshold.probability,
+        plan.alert_for,
+        &plan.rules,
+    )
 }
 
 /// Why a model cannot score what the config describes; `None` when it can.

@@ -13,13 +13,12 @@ use crate::assessment::{self, Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::cycle::{Fleet, Settings};
-use crate::evaluation::AlarmRule;
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
 use crate::learning;
 use crate::prometheus::{Client, ClientError, QueryError, QueryOutcome};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::{App, Serving};
-use crate::shadow::Shadow;
+use crate::shadow::{self, Shadow};
 use crate::state::{AlarmRecord, IncidentRecord, Pruned, StateError, Store, StoredAlert};
 use crate::time::{Timestamp, millis};
 use crate::training::Plan;
@@ -75,7 +74,7 @@ impl Runner {
     pub fn new(app: Arc<App>, config: Arc<Config>, models: Models) -> anyhow::Result<Self> {
         let client = client(&app, &config)?;
         let plan = learning::plan(&config);
-        let rule = rule(&models.served, &plan);
+        let rule = learning::alarm_rule(&models.served, &plan);
         let retention = config.state.retention;
         let mut scoreboard = Scoreboard::new(rule, retention);
         let shadow = models.shadow.clone();
@@ -85,13 +84,8 @@ impl Runner {
         let fleet = fleet(models, &config, &plan);
         let mut recorded = HashMap::default();
         if let Some(store) = &app.store {
-            let stored = store.scoreboard()?;
-            match stored.map(|stored| Scoreboard::restore(&stored, rule, retention)) {
-                Some(Ok(restored)) => scoreboard = restored,
-                Some(Err(error)) => {
-                    warn!("the stored scoreboard cannot be read and starts anew: {error}")
-                }
-                None => (),
+            if let Some(restored) = shadow::restored(store, rule, retention)? {
+                scoreboard = restored;
             }
             recorded = newest_incidents(&app, store, &fleet)?;
         }
@@ -121,27 +115,24 @@ impl Runner {
     pub fn renew(&mut self, config: Arc<Config>, models: Models) -> anyhow::Result<()> {
         let client = client(&self.app, &config)?;
         let plan = learning::plan(&config);
-        let rule = rule(&models.served, &plan);
+        let rule = learning::alarm_rule(&models.served, &plan);
+        let known = self.shadow.as_ref().map(Shadow::id);
         let candidate = models.shadow.clone();
-        let is_same = |bundle: &Arc<Bundle>| {
-            self.shadow
-                .as_ref()
-                .is_some_and(|shadow| shadow.id() == bundle.manifest.id)
-        };
-        let opened = match candidate.clone().filter(|bundle| !is_same(bundle)) {
-            Some(bundle) => Some(Shadow::open(bundle, &config, &plan)?),
-            None => None,
-        };
+        let is_shadowed = candidate.is_some();
         let mut fleet = fleet(models, &config, &plan);
-        if let Some(store) = &self.app.store {
-            let mut recorded = newest_incidents(&self.app, store, &fleet)?;
-            recorded.extend(self.recorded.drain());
-            self.recorded = recorded;
-        }
-        match (&mut self.shadow, candidate) {
-            (shadow, None) => *shadow = None,
-            (Some(shadow), Some(_)) if opened.is_none() => shadow.renew(&config, &plan),
-            (shadow, Some(_)) => *shadow = opened,
+        let mut recorded = match &self.app.store {
+            Some(store) => newest_incidents(&self.app, store, &fleet)?,
+            None => HashMap::default(),
+        };
+        let opened = candidate
+            .filter(|bundle| known != Some(&bundle.manifest.id))
+            .map(|bundle| Shadow::open(bundle, &config, &plan))
+            .transpose()?;
+        recorded.extend(self.recorded.drain());
+        self.recorded = recorded;
+        self.shadow = opened.or(self.shadow.take()).filter(|_| is_shadowed);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.renew(&config, &plan);
         }
         self.scoreboard.set_rule(rule, config.state.retention);
         fleet.inherit(&mut self.fleet);
@@ -525,14 +516,6 @@ fn client(app: &Arc<App>, config: &Config) -> Result<Client, ClientError> {
         metrics.query_warnings.inc_by(outcome.warnings as u64);
     };
     Ok(Client::new(&config.prometheus)?.with_observer(Arc::new(observer)))
-}
-
-fn rule(bundle: &Bundle, plan: &Plan) -> AlarmRule {
-    AlarmRule::new(
-        bundle.manifest.threshold.probability,
-        plan.alert_for,
-        &plan.rules,
-    )
 }
 
 fn fleet(models: Models, config: &Config, plan: &Plan) -> Fleet {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -9,6 +10,7 @@ use crate::assessment::{Assessment, ShadowBoard};
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::evaluation::AlarmRule;
+use crate::learning;
 use crate::scoreboard::Scoreboard;
 use crate::state::{StateError, Store};
 use crate::time::Timestamp;
@@ -26,28 +28,17 @@ pub struct Shadow {
 impl Shadow {
     /// Goes on where the same candidate was left; what other candidates have left is deleted.
     pub fn open(bundle: Arc<Bundle>, config: &Config, plan: &Plan) -> Result<Self, StateError> {
-        let rule = AlarmRule::new(
-            bundle.manifest.threshold.probability,
-            plan.alert_for,
-            &plan.rules,
-        );
+        let rule = learning::alarm_rule(&bundle, plan);
         let retention = config.state.retention;
         let mut scoreboard = Scoreboard::new(rule, retention);
         let mut store = None;
         if config.state.enabled {
             let folder = format!("{FOLDER}{}", bundle.manifest.id);
-            forget_others(&config.state.path, &folder);
-            let opened = Store::open(&config.state.path.join(folder), retention)?;
-            match opened
-                .scoreboard()?
-                .map(|stored| Scoreboard::restore(&stored, rule, retention))
-            {
-                Some(Ok(restored)) => scoreboard = restored,
-                Some(Err(error)) => {
-                    warn!("the shadow's stored scoreboard cannot be read and starts anew: {error}")
-                }
-                None => (),
+            let opened = Store::open(&config.state.path.join(&folder), retention)?;
+            if let Some(restored) = restored(&opened, rule, retention)? {
+                scoreboard = restored;
             }
+            forget_others(&config.state.path, &folder);
             store = Some(opened);
         }
         Ok(Self {
@@ -63,8 +54,7 @@ impl Shadow {
 
     /// Goes on under another config.
     pub fn renew(&mut self, config: &Config, plan: &Plan) {
-        let threshold = self.bundle.manifest.threshold.probability;
-        let rule = AlarmRule::new(threshold, plan.alert_for, &plan.rules);
+        let rule = learning::alarm_rule(&self.bundle, plan);
         self.scoreboard.set_rule(rule, config.state.retention);
     }
 
@@ -101,6 +91,23 @@ impl Shadow {
             model_id: self.id().to_owned(),
             summary: self.scoreboard.summary(),
         }
+    }
+}
+
+/// The scoreboard that a store has; one that cannot be read is told and counts as none.
+pub fn restored(
+    store: &Store,
+    rule: AlarmRule,
+    retention: Duration,
+) -> Result<Option<Scoreboard>, StateError> {
+    let stored = store.scoreboard()?;
+    match stored.map(|stored| Scoreboard::restore(&stored, rule, retention)) {
+        Some(Ok(restored)) => Ok(Some(restored)),
+        Some(Err(error)) => {
+            warn!("the stored scoreboard cannot be read and starts anew: {error}");
+            Ok(None)
+        }
+        None => Ok(None),
     }
 }
 
