@@ -20,7 +20,7 @@ finish() {
 }
 trap finish EXIT
 
-venv "$work" || {
+venv "${interchange[@]}" || {
   [ $? -eq 2 ] || exit 1
   printf '\n!!!! SKIPPED: pip cannot reach its index, so that nothing was compared with XGBoost !!!!\n\n' >&2
   exit 0

