@@ -90,7 +90,7 @@ fn main() -> anyhow::Result<()> {
             let label = match target.labels[step] {
                 RowLabel::Positive => true,
                 RowLabel::Negative => false,
-                RowLabel::Excluded | RowLabel::Censored => continue,
+                RowLabel::Uncertain | RowLabel::Excluded | RowLabel::Censored => continue,
             };
             if let Some(row) = target.rows[step]
                 && labels.len() < rows

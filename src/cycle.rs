@@ -28,6 +28,8 @@ const EXPLAIN_FROM: f64 = 0.4;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// Targets at most; see [`Fleet::left_out`].
+    pub max_targets: usize,
     pub rules: FailureRules,
     pub limits: Limits,
     pub levels: RiskLevels,
@@ -44,8 +46,18 @@ pub struct Fleet {
     rules: Arc<FailureRules>,
     targets: BTreeMap<TargetId, Member>,
     newest: Option<Timestamp>,
+    left_out: LeftOut,
     /// Of a model that says what it was trained on.
     recent: Option<Recent>,
+}
+
+/// What the newest step had too much of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Targets beyond `targets.max`.
+    pub targets: usize,
+    /// Risky targets beyond [`MAX_EXPLAINED`].
+    pub explanations: usize,
 }
 
 struct Member {
@@ -149,7 +161,12 @@ impl Fleet {
             rules: Arc::new(settings.rules),
             targets: BTreeMap::new(),
             newest: None,
+            left_out: LeftOut::default(),
         }
+    }
+
+    pub fn left_out(&self) -> LeftOut {
+        self.left_out
     }
 
     /// Scores with another model too, of which only the scoreboard is told. Both must fit the same config.
@@ -175,6 +192,9 @@ impl Fleet {
     pub fn recall(&mut self, marks: &History) {
         let Some(newest) = self.newest else { return };
         for (id, recorded) in marks.targets() {
+            if self.targets.len() >= self.settings.max_targets && !self.targets.contains_key(id) {
+                continue;
+            }
             let (bundle, settings, rules) = (&self.bundle, &self.settings, &self.rules);
             let member = self.targets.entry(id.clone()).or_insert_with(|| {
                 let member = Member::new(bundle, settings, rules, marks.time(0));
@@ -217,14 +237,16 @@ impl Fleet {
 
     /// Takes the grid points of a batch that are newer than what is already known; forgets targets that have long been silent.
     /// Where a query for failures or exclusions got no answer, a target stays what it was.
+    /// Once there are `max_targets`, new ones are left out; gone ones make room.
     pub fn ingest(&mut self, batch: &History) {
-        let memory = self.memory();
+        let (memory, silence) = (self.memory(), self.silence());
         let Self {
             bundle,
             settings,
             rules,
             targets,
             newest,
+            left_out,
             ..
         } = self;
         let is_new = |(_, t): &(usize, Timestamp)| newest.is_none_or(|newest| *t > newest);
@@ -235,8 +257,19 @@ impl Fleet {
                 is_known[place] = true;
             }
         }
-        for place in (0..batch.len()).filter(|&place| !is_known[place]) {
-            let (id, _) = batch.at(place);
+        let unknown = (0..batch.len()).filter(|&place| !is_known[place]);
+        let mut new: Vec<&TargetId> = unknown.map(|place| batch.at(place).0).collect();
+        if let Some(newest) = *newest
+            && targets.len() + new.len() > settings.max_targets
+        {
+            targets.retain(|_, member| newest.since(member.last_seen) <= silence);
+        }
+        let room = settings.max_targets.saturating_sub(targets.len());
+        left_out.targets = new.len().saturating_sub(room);
+        if left_out.targets > 0 {
+            new.sort_unstable();
+        }
+        for id in new.into_iter().take(room) {
             let member = Member::new(bundle, settings, rules, batch.time(0));
             targets.insert(id.clone(), member);
         }
@@ -302,6 +335,7 @@ impl Fleet {
         risky.sort_by(|&a, &b| {
             probability(&assessments[b]).total_cmp(&probability(&assessments[a]))
         });
+        self.left_out.explanations = risky.len().saturating_sub(MAX_EXPLAINED);
         for &i in risky.iter().take(MAX_EXPLAINED) {
             let Assessment { live, risk, .. } = &mut assessments[i];
             if let Some(risk) = risk {

@@ -143,7 +143,7 @@ pub async fn fetch(
                 match query.column {
                     Column::Failing(_) => history.failing_unanswered = true,
                     Column::Excluded => history.excluded_unanswered = true,
-                    Column::Signal(_) | Column::Compared(_) => (),
+                    Column::Signal(_) | Column::Acted | Column::Compared(_) => (),
                 }
                 report.failed.push((query.key, error));
             }
@@ -186,6 +186,14 @@ fn queries(config: &Config, own_alerts: &OwnAlerts) -> Vec<Query> {
             key: numbered("exclude", i),
             text: query.clone(),
             column: Column::Excluded,
+            is_alert: false,
+        });
+    }
+    for (i, query) in config.failure.acted.iter().enumerate() {
+        queries.push(Query {
+            key: numbered("failure.acted", i),
+            text: query.clone(),
+            column: Column::Acted,
             is_alert: false,
         });
     }
@@ -236,7 +244,7 @@ fn insert(
             let name = history.compared()[i].clone();
             report.compared.insert(name, answer.len());
         }
-        Column::Failing(_) | Column::Excluded => (),
+        Column::Failing(_) | Column::Excluded | Column::Acted => (),
     }
     let warnings = answer.warnings.iter().cloned();
     report

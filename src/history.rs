@@ -48,6 +48,8 @@ pub struct Step {
     /// Who says that it fails.
     pub failing: Option<Source>,
     pub excluded: bool,
+    /// Whether somebody acted on it, since the step before.
+    pub acted: bool,
     /// Whether anything at all, a failure query included, returned a sample.
     pub seen: bool,
     /// Of what kind its failure is, as 1 + the place in the history's list; 0 where nobody said.
@@ -60,6 +62,7 @@ pub enum Column {
     Signal(usize),
     Failing(Source),
     Excluded,
+    Acted,
     /// A score to measure beside the model.
     Compared(usize),
 }
@@ -171,7 +174,7 @@ impl History {
     }
 
     /// Adds a series of a target. A sample that several series claim is forgotten: none is known to be right.
-    /// A score to compare with makes no target, and does not show that one is there.
+    /// A score to compare with and an action make no target, and do not show that one is there.
     pub fn insert(
         &mut self,
         column: Column,
@@ -179,9 +182,8 @@ impl History {
         labels: &Labels,
         samples: &[(Timestamp, f64)],
     ) -> Result<(), Duplicate> {
-        if let Column::Compared(_) = column
-            && self.place(target).is_none()
-        {
+        let is_sign = !matches!(column, Column::Compared(_) | Column::Acted);
+        if !is_sign && self.place(target).is_none() {
             return Ok(());
         }
         let (start, step, steps, signals) = (self.start, self.step, self.steps, self.signals);
@@ -195,7 +197,7 @@ impl History {
             let Some(index) = index(*t, start, step, steps) else {
                 continue;
             };
-            entry.steps[index].seen |= !matches!(column, Column::Compared(_));
+            entry.steps[index].seen |= is_sign;
             let slot = match column {
                 Column::Failing(source) => {
                     entry.fails(index, source);
@@ -203,6 +205,10 @@ impl History {
                 }
                 Column::Excluded => {
                     entry.steps[index].excluded = true;
+                    continue;
+                }
+                Column::Acted => {
+                    entry.steps[index].acted = true;
                     continue;
                 }
                 Column::Signal(signal) => &mut entry.columns[signal * steps + index],
@@ -255,6 +261,25 @@ impl History {
             self.modes.len() - 1
         });
         at as u8 + 1
+    }
+
+    /// Marks that somebody acted on a target: at the first grid point from then on, as an alert's start is. One without any
+    /// sample is not made by that.
+    pub fn mark_acted(&mut self, target: &TargetId, at: Timestamp) {
+        let place = self.place(target.as_str());
+        if let (Some(place), Some(index)) = (place, self.index(at.ceil(self.step))) {
+            self.targets[place].1.steps[index].acted = true;
+        }
+    }
+
+    /// Who was acted on, and at which grid point.
+    pub fn acted(&self) -> impl Iterator<Item = (&TargetId, Timestamp)> {
+        self.targets.iter().flat_map(move |(id, of)| {
+            let steps = of.steps.iter().enumerate();
+            steps
+                .filter(|(_, step)| step.acted)
+                .map(move |(i, _)| (id, self.time(i)))
+        })
     }
 
     /// Of what kind a target's failure at this time is.

@@ -179,17 +179,26 @@ pub enum RowLabel {
     /// An incident starts within `(t, t + horizon]`.
     Positive,
     Negative,
+    /// No incident starts within the horizon, but somebody acted in it, who may have prevented one.
+    Uncertain,
     /// Failing or recovering.
     Excluded,
     /// The horizon, and the time that confirms an incident at its end, is not fully observed.
     Censored,
 }
 
-/// Labels each point of `grid` from the phases and incidents that the machine gave for it.
+/// Whether one of the actions, in order of time, falls into `(after, until]`.
+pub fn acted_within(actions: &[Timestamp], after: Timestamp, until: Timestamp) -> bool {
+    let next = actions.partition_point(|at| *at <= after);
+    actions.get(next).is_some_and(|at| *at <= until)
+}
+
+/// Labels each point of `grid` from the phases and incidents that the machine gave for it, and from when somebody acted.
 pub fn label_rows(
     grid: &[Timestamp],
     incidents: &[Incident],
     phases: &[Phase],
+    actions: &[Timestamp],
     rules: &FailureRules,
     observed_until: Timestamp,
 ) -> Vec<RowLabel> {
@@ -203,6 +212,8 @@ pub fn label_rows(
             RowLabel::Positive
         } else if ahead.plus(rules.confirmation()) > observed_until {
             RowLabel::Censored
+        } else if acted_within(actions, t, ahead) {
+            RowLabel::Uncertain
         } else {
             RowLabel::Negative
         }
@@ -317,17 +328,27 @@ mod tests {
             .zip(samples.chars())
             .map(|(t, c)| machine.push(*t, c == 'x'))
             .collect();
-        let labels = label_rows(&grid, machine.incidents(), &phases, &rules, at(12));
-        let text: String = labels
-            .iter()
-            .map(|label| match label {
-                RowLabel::Positive => '+',
-                RowLabel::Negative => '-',
-                RowLabel::Excluded => 'x',
-                RowLabel::Censored => '?',
-            })
-            .collect();
-        assert_eq!(text, "-+++xxxx--???");
+        for (actions, expected) in [
+            (&[][..], "-+++xxxx--???"),
+            // What failed all the same did not get prevented; before and after the action nothing is in doubt.
+            (&[at(2)], "u+++xxxx--???"),
+            (&[at(10)], "-+++xxxxuu???"),
+            (&[at(0), at(12)], "-+++xxxx-u???"),
+        ] {
+            let incidents = machine.incidents();
+            let labels = label_rows(&grid, incidents, &phases, actions, &rules, at(12));
+            let text: String = labels
+                .iter()
+                .map(|label| match label {
+                    RowLabel::Positive => '+',
+                    RowLabel::Negative => '-',
+                    RowLabel::Uncertain => 'u',
+                    RowLabel::Excluded => 'x',
+                    RowLabel::Censored => '?',
+                })
+                .collect();
+            assert_eq!(text, expected, "{actions:?}");
+        }
     }
 
     #[test]

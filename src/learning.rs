@@ -192,7 +192,7 @@ pub fn label_definition(config: &Config) -> LabelDefinition {
 /// What there is to learn from, in words.
 pub fn label_report(report: &LabelReport) -> String {
     let mut text = format!(
-        "labels   {} to {}\n         {} targets, {} rows, {} positive (base rate {:.4}); {} more would be with enough data\n         {} incidents, {} with scored rows before them; on {} targets\n         left out: {} rows in incidents, recovery or maintenance, {} with too little data, {} whose horizon is not fully observed\n",
+        "labels   {} to {}\n         {} targets, {} rows, {} positive (base rate {:.4}); {} more would be with enough data\n         {} incidents, {} with scored rows before them; on {} targets\n         left out: {} rows in incidents, recovery or maintenance, {} with too little data, {} whose horizon is not fully observed{}\n",
         report.start,
         report.end,
         report.targets,
@@ -206,6 +206,10 @@ pub fn label_report(report: &LabelReport) -> String {
         report.excluded,
         report.abstained,
         report.censored,
+        match report.uncertain {
+            0 => String::new(),
+            rows => format!(", {rows} after which somebody acted and nothing failed"),
+        },
     );
     let mut most: Vec<(&String, &usize)> = report.incidents_by_target.iter().collect();
     most.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));

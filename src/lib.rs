@@ -39,6 +39,7 @@ pub mod models;
 pub mod state;
 pub mod webhook;
 pub mod prometheus;
+pub mod action;
 pub mod fetch;
 pub mod shadow;
 pub mod metrics;

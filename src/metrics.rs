@@ -54,6 +54,8 @@ pub struct Metrics {
     pub query_warnings: IntCounter,
     /// signal: the configured ones
     pub signal_series: IntGaugeVec,
+    /// what: targets, explanations
+    pub left_out: IntGaugeVec,
     /// phase: query, ingest, score, publish
     pub cycle_duration: HistogramVec,
     cycles: IntCounter,
@@ -61,6 +63,7 @@ pub struct Metrics {
     cycle_last_success_timestamp: GaugeVec,
     /// result: stored, duplicate, own, other_shard, malformed, failed
     pub webhook_alerts: IntCounterVec,
+    pub actions: IntCounterVec,
     pub webhook_truncated_alerts: IntCounter,
     /// source: query, alerts, webhook
     pub incidents: IntCounterVec,
@@ -194,6 +197,15 @@ impl Metrics {
             "Series that the signal's query returned; computed by the background cycle.",
             &["signal"],
         )?;
+        let left_out = int_gauge_vec(
+            r,
+            "forewarn_left_out",
+            "What the newest cycle had too much of: targets beyond targets.max, explanations of risky targets beyond 100.",
+            &["what"],
+        )?;
+        for what in ["targets", "explanations"] {
+            left_out.with_label_values(&[what]).set(0);
+        }
         let metrics = Self {
             predictions: counters(
                 r,
@@ -245,6 +257,7 @@ impl Metrics {
                 "Warnings in answers of Prometheus; partial data is among them.",
             )?,
             signal_series,
+            left_out,
             cycle_duration: registered(
                 r,
                 HistogramVec::new(
@@ -277,6 +290,13 @@ impl Metrics {
                     ),
                     &[],
                 )?,
+            )?,
+            actions: counters(
+                r,
+                "forewarn_actions_total",
+                "Actions of people about targets that were stored, by how they became known.",
+                "source",
+                &["webhook", "silence"],
             )?,
             webhook_alerts: counters(
                 r,
@@ -552,11 +572,12 @@ fn scoreboard(out: &mut Exposition, prefix: &str, summary: &Summary) {
     out.family(
         &format!("{prefix}_outcomes_total"),
         "counter",
-        "Alarms that proved right, early or false, and incidents that were missed; computed by the background cycle.",
+        "Alarms that proved right, early, false, or uncertain because somebody acted in time, and incidents that were missed; computed by the background cycle.",
     );
     for (outcome, count) in [
         ("right", summary.right),
         ("early", summary.early),
+        ("uncertain", summary.uncertain),
         ("false", summary.r#false),
         ("missed", summary.missed),
     ] {

@@ -1,25 +1,29 @@
 //! The background loop: every step one cycle of fetch, score, judge, store, publish.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::action;
 use crate::assessment::{self, Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::config::Config;
-use crate::cycle::{Fleet, Settings};
+use crate::cycle::{Fleet, LeftOut, Settings};
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
 use crate::learning;
-use crate::prometheus::{Client, ClientError, QueryError, QueryOutcome};
+use crate::prometheus::{Alertmanager, Client, ClientError, QueryError, QueryOutcome, Silenced};
 use crate::scoreboard::{Event, Scoreboard};
 use crate::server::{App, Serving};
 use crate::shadow::{self, Shadow};
-use crate::state::{AlarmRecord, IncidentRecord, Pruned, StateError, Store, StoredAlert};
+use crate::state::{
+    ActionRecord, AlarmRecord, IncidentRecord, Pruned, StateError, Store, StoredAlert,
+};
 use crate::time::{Timestamp, millis};
 use crate::training::Plan;
 use crate::types::TargetId;
@@ -45,9 +49,12 @@ pub struct Runner {
     app: Arc<App>,
     config: Arc<Config>,
     client: Client,
+    silences: Option<Silences>,
     fleet: Fleet,
     scoreboard: Scoreboard,
     shadow: Option<Shadow>,
+    /// Who was acted on since the last cycle, as queries say, and at which grid point.
+    acted: Vec<(TargetId, Timestamp)>,
     /// Newest incident of each target, as the store has it or will have it.
     recorded: HashMap<TargetId, IncidentRecord, RandomState>,
     /// What could not be stored yet.
@@ -64,15 +71,71 @@ pub struct Runner {
     pruned: Option<Instant>,
     /// Whether pruning did not make the state small enough.
     is_crowded: bool,
+    /// Targets that the last cycle left out, so that it is logged when it begins and ends.
+    left_out: usize,
     /// Whether the last cycle failed, so that an outage is logged once.
     down: bool,
     /// Problems of the last cycle, so that each is logged once.
     problems: BTreeMap<(&'static str, String), String>,
 }
 
+/// Asks for silences beside the cycles, which do not wait for the answer.
+struct Silences {
+    alertmanager: Arc<Alertmanager>,
+    asked: Option<JoinHandle<Result<Vec<Silenced>, String>>>,
+    /// Those of the last answer.
+    known: BTreeSet<Silenced>,
+    /// Whether the last time failed, so that it is logged once.
+    failed: bool,
+}
+
+impl Silences {
+    fn open(config: &Config) -> Result<Option<Self>, ClientError> {
+        let alertmanager = config.alertmanager.as_ref().map(Alertmanager::new);
+        Ok(alertmanager.transpose()?.map(|alertmanager| Self {
+            alertmanager: Arc::new(alertmanager),
+            asked: None,
+            known: BTreeSet::new(),
+            failed: false,
+        }))
+    }
+
+    /// What was answered since the last time; asks again.
+    async fn next(&mut self) -> Vec<Silenced> {
+        let answer = match self.asked.take() {
+            Some(asked) if !asked.is_finished() => {
+                self.asked = Some(asked);
+                return Vec::new();
+            }
+            Some(asked) => asked.await.unwrap_or_else(|error| Err(error.to_string())),
+            None => Ok(self.known.iter().cloned().collect()),
+        };
+        let alertmanager = self.alertmanager.clone();
+        self.asked = Some(tokio::spawn(async move { alertmanager.silenced().await }));
+        match answer {
+            Ok(silenced) => {
+                if std::mem::take(&mut self.failed) {
+                    info!("Alertmanager answers again");
+                }
+                let silenced: BTreeSet<Silenced> = silenced.into_iter().collect();
+                let new = silenced.difference(&self.known).cloned().collect();
+                self.known = silenced;
+                new
+            }
+            Err(problem) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    warn!("{problem}");
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
 impl Runner {
     pub fn new(app: Arc<App>, config: Arc<Config>, models: Models) -> anyhow::Result<Self> {
         let client = client(&app, &config)?;
+        let silences = Silences::open(&config)?;
         let plan = learning::plan(&config);
         let rule = learning::alarm_rule(&models.served, &plan);
         let retention = config.state.retention;
@@ -92,9 +155,11 @@ impl Runner {
         Ok(Self {
             config,
             client,
+            silences,
             fleet,
             scoreboard,
             shadow,
+            acted: Vec::new(),
             recorded,
             unwritten: Default::default(),
             seen_from: Timestamp(0),
@@ -104,6 +169,7 @@ impl Runner {
             rules_asked: None,
             pruned: None,
             is_crowded: false,
+            left_out: 0,
             down: false,
             problems: BTreeMap::new(),
             app,
@@ -114,6 +180,7 @@ impl Runner {
     /// scoreboard's counts stay. On an error everything is as it was.
     pub fn renew(&mut self, config: Arc<Config>, models: Models) -> anyhow::Result<()> {
         let client = client(&self.app, &config)?;
+        let silences = Silences::open(&config)?;
         let plan = learning::plan(&config);
         let rule = learning::alarm_rule(&models.served, &plan);
         let known = self.shadow.as_ref().map(Shadow::id);
@@ -137,6 +204,7 @@ impl Runner {
         self.scoreboard.set_rule(rule, config.state.retention);
         fleet.inherit(&mut self.fleet);
         (self.config, self.client, self.fleet) = (config, client, fleet);
+        self.silences = silences;
         self.attempted = None;
         self.rules_asked = None;
         self.problems.clear();
@@ -210,8 +278,10 @@ impl Runner {
         if !self.recalled {
             self.recall(t, &report).await;
         }
+        self.notice_silences(t).await;
         let began = Instant::now();
         let assessments = tokio::task::block_in_place(|| self.fleet.assess());
+        self.tell_left_out();
         let scored = assessments.iter().filter(|a| a.risk.is_some()).count();
         app.metrics
             .predictions
@@ -271,6 +341,8 @@ impl Runner {
                     Err(error) => warn!("cannot read the alerts received by webhook: {error}"),
                 }
             }
+            let acted = history.acted().map(|(target, at)| (target.clone(), at));
+            self.acted.extend(acted);
             let began = Instant::now();
             tokio::task::block_in_place(|| self.fleet.ingest(&history));
             phase(&app, "ingest", began);
@@ -279,6 +351,57 @@ impl Runner {
             }
             from = until.plus(config.step);
         }
+    }
+
+    /// Stores which warnings about our targets somebody has silenced.
+    async fn notice_silences(&mut self, t: Timestamp) {
+        let (Some(silences), Some(store)) = (&mut self.silences, &self.app.store) else {
+            return;
+        };
+        let new = silences.next().await;
+        let ours = new
+            .iter()
+            .filter(|silenced| self.app.shard.owns(&silenced.target));
+        let actions: Vec<_> = ours
+            .map(|silenced| action::of_silence(silenced, t))
+            .collect();
+        if actions.is_empty() {
+            return;
+        }
+        let now = (self.app.clock)();
+        match tokio::task::block_in_place(|| store.record_actions(now, &actions)) {
+            Ok(recorded) => {
+                let count = self.app.metrics.actions.with_label_values(&["silence"]);
+                count.inc_by(recorded.stored);
+            }
+            Err(error) => {
+                silences.known.clear();
+                self.app.metrics.state_write_failures.inc();
+                warn!("silences are not stored, the next cycle tries again: {error}");
+            }
+        }
+    }
+
+    /// Who was acted on while an alarm or a score was undecided: by queries since the last cycle, and all that is stored.
+    fn actions(&mut self, t: Timestamp) -> Vec<(TargetId, Timestamp)> {
+        let mut actions = std::mem::take(&mut self.acted);
+        let since = self.scoreboard.undecided_since(t);
+        let stored = match &self.app.store {
+            Some(store) => store.actions(since, t, usize::MAX),
+            None => Ok(Vec::new()),
+        };
+        match stored {
+            Ok(stored) => {
+                let step = self.config.step;
+                actions.extend(
+                    stored
+                        .into_iter()
+                        .map(|ActionRecord { target, at, .. }| (target, at.ceil(step))),
+                );
+            }
+            Err(error) => warn!("cannot read what somebody did about targets: {error}"),
+        }
+        actions
     }
 
     /// The marks that the baselines need and the backfill does not bring. They are asked for again in the next cycle
@@ -376,9 +499,13 @@ impl Runner {
             }
             is_known
         });
+        let actions = self.actions(t);
+        for (target, at) in &actions {
+            self.scoreboard.act(target, *at);
+        }
         events.extend(self.scoreboard.tick(t));
         if let Some(shadow) = &mut self.shadow {
-            shadow.judge(t, assessments, &starts);
+            shadow.judge(t, assessments, &starts, &actions);
         }
         for event in &events {
             record(event, assessments, &mut incidents, &mut alarms);
@@ -472,6 +599,26 @@ impl Runner {
         self.app.cycled.store(true, Ordering::Relaxed);
     }
 
+    fn tell_left_out(&mut self) {
+        let LeftOut {
+            targets,
+            explanations,
+        } = self.fleet.left_out();
+        for (what, count) in [("targets", targets), ("explanations", explanations)] {
+            let gauge = self.app.metrics.left_out.with_label_values(&[what]);
+            gauge.set(count as i64);
+        }
+        let max = self.config.targets.max;
+        match (targets, std::mem::replace(&mut self.left_out, targets)) {
+            (1.., 0) => warn!(
+                targets,
+                "there are more targets than targets.max ({max}), new ones are left out: let the queries select fewer, shard, or raise it"
+            ),
+            (0, 1..) => info!("no target is left out any more"),
+            _ => {}
+        }
+    }
+
     /// Logs what changed: an outage once and its end once, each other problem likewise.
     fn log(&mut self, report: &FetchReport) {
         let down = !report.answered();
@@ -520,6 +667,7 @@ fn client(app: &Arc<App>, config: &Config) -> Result<Client, ClientError> {
 
 fn fleet(models: Models, config: &Config, plan: &Plan) -> Fleet {
     let settings = Settings {
+        max_targets: config.targets.max,
         rules: plan.rules,
         limits: plan.limits,
         levels: config.risk_levels,

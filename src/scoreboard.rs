@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluation::alarms::{Alarm, AlarmCutter, AlarmRule, Outcome, foreseen, judge};
 use crate::evaluation::events::{Tally, target_weeks};
+use crate::labels::acted_within;
 use crate::time::{Timestamp, millis};
 use crate::types::{Incident, TargetId};
 
@@ -76,6 +77,9 @@ struct Ledger {
     newest_ms: Option<i64>,
     /// Starts, oldest first; the newest, and others as long as scores before them wait.
     incidents_ms: VecDeque<i64>,
+    /// When somebody acted, oldest first; as long as that can matter to an alarm or a score.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    actions: Vec<Timestamp>,
     cutter: AlarmCutter,
     /// Oldest first; kept until nothing can change or add to what they covered.
     alarms: VecDeque<Open>,
@@ -125,6 +129,8 @@ struct Open {
 pub struct Counts {
     pub right: u64,
     pub early: u64,
+    #[serde(default)]
+    pub uncertain: u64,
     pub r#false: u64,
     pub foreseen: u64,
     pub missed: u64,
@@ -158,7 +164,7 @@ pub enum Event {
         target: TargetId,
         alarm: Alarm,
         outcome: Outcome,
-        /// From the opening to the incident; `None` for a false alarm.
+        /// From the opening to the incident; `None` where there was none.
         lead: Option<Duration>,
     },
     IncidentForeseen {
@@ -177,6 +183,9 @@ pub enum Event {
 pub struct Summary {
     pub right: u64,
     pub early: u64,
+    /// Alarms that nothing followed, but somebody acted in time to prevent it.
+    #[serde(default)]
+    pub uncertain: u64,
     pub r#false: u64,
     pub missed: u64,
     /// Incidents that an alarm covered; one right alarm can cover several.
@@ -221,11 +230,11 @@ pub struct LeadTimes {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecentOutcome {
     pub target: String,
-    /// right, early, false or missed.
+    /// right, early, uncertain, false or missed.
     pub outcome: String,
     /// Unix seconds; `None` for a missed incident.
     pub opened: Option<f64>,
-    /// Start, unix seconds; `None` for a false alarm.
+    /// Start, unix seconds; `None` where there was none.
     pub incident: Option<f64>,
     pub lead_seconds: Option<f64>,
     /// At the opening of the alarm.
@@ -424,6 +433,24 @@ impl Scoreboard {
         events
     }
 
+    /// All alarms that were opened before are decided at `t`.
+    pub fn undecided_since(&self, t: Timestamp) -> Timestamp {
+        self.books.rule.undecided_since(t)
+    }
+
+    /// Takes that somebody acted on a target, at a grid point. It counts for the alarms and scores before it whose outcome
+    /// is still open.
+    pub fn act(&mut self, target: &TargetId, at: Timestamp) {
+        let number = self.numbers.get(target);
+        let slot = number.and_then(|number| self.ledgers.get_mut(*number as usize));
+        if let Some(ledger) = slot.and_then(Option::as_mut)
+            && let Err(place) = ledger.actions.binary_search(&at)
+        {
+            ledger.actions.insert(place, at);
+            ledger.is_changed = true;
+        }
+    }
+
     /// The number of a target, which gets one when it is new.
     fn number(&mut self, t: Timestamp, target: &TargetId) -> u32 {
         if let Some(number) = self.numbers.get(target) {
@@ -446,8 +473,14 @@ impl Scoreboard {
             .steps
             .pop_front_if(|step| rule.row_known_at(step.at) <= t)
         {
-            for score in step.scores.into_iter().filter(|score| !score.is_nan()) {
-                books.judge_score(t, score, false);
+            let ahead = step.at.plus(rule.horizon());
+            for (place, score) in step.scores.into_iter().enumerate() {
+                let ledger = self.ledgers.get(place).and_then(Option::as_ref);
+                let is_uncertain =
+                    ledger.is_some_and(|ledger| acted_within(&ledger.actions, step.at, ahead));
+                if !score.is_nan() && !is_uncertain {
+                    books.judge_score(t, score, false);
+                }
             }
         }
         for (number, slot) in (0..).zip(&mut self.ledgers) {
@@ -457,7 +490,8 @@ impl Scoreboard {
             {
                 if open.outcome.is_none() {
                     let alarm = open.alarm();
-                    books.close(t, &ledger.target, alarm, Outcome::False, None, &mut events);
+                    let outcome = judge(&alarm, &[], &ledger.actions, rule.horizon());
+                    books.close(t, &ledger.target, alarm, outcome, None, &mut events);
                 }
                 ledger.alarms.pop_front();
                 ledger.is_changed = true;
@@ -467,6 +501,7 @@ impl Scoreboard {
             {
                 ledger.incidents_ms.pop_front();
             }
+            ledger.actions.retain(|at| rule.false_at(*at) > t);
             if rule.false_at(Timestamp(ledger.newest_ms.unwrap_or(ledger.first_ms))) <= t {
                 self.numbers.remove(&ledger.target);
                 self.free.push(number);
@@ -498,6 +533,7 @@ impl Scoreboard {
         Summary {
             right: self.books.totals.right,
             early: self.books.totals.early,
+            uncertain: self.books.totals.uncertain,
             r#false: self.books.totals.r#false,
             missed: self.books.totals.missed,
             foreseen: self.books.totals.foreseen,
@@ -551,7 +587,7 @@ impl Books {
         let incident = [Incident { start, end: None }];
         for open in &mut ledger.alarms {
             let alarm = open.alarm();
-            let outcome = judge(&alarm, &incident, self.rule.horizon());
+            let outcome = judge(&alarm, &incident, &[], self.rule.horizon());
             if open.outcome.is_none() && outcome != Outcome::False {
                 open.outcome = Some(outcome);
                 self.close(t, target, alarm, outcome, Some(start), events);
@@ -682,6 +718,7 @@ impl Ledger {
             first_ms: t.0,
             newest_ms: None,
             incidents_ms: VecDeque::new(),
+            actions: Vec::new(),
             cutter: AlarmCutter::default(),
             alarms: VecDeque::new(),
             is_changed: true,
@@ -714,6 +751,7 @@ impl Counts {
         *match outcome {
             Outcome::Right => &mut counts.right,
             Outcome::Early => &mut counts.early,
+            Outcome::Uncertain => &mut counts.uncertain,
             Outcome::False => &mut counts.r#false,
         } = 1;
         counts
@@ -722,6 +760,7 @@ impl Counts {
     fn add(&mut self, other: &Self) {
         self.right += other.right;
         self.early += other.early;
+        self.uncertain += other.uncertain;
         self.r#false += other.r#false;
         self.foreseen += other.foreseen;
         self.missed += other.missed;
@@ -732,6 +771,7 @@ impl Counts {
         Tally {
             right: self.right,
             early: self.early,
+            uncertain: self.uncertain,
             r#false: self.r#false,
             incidents: self.foreseen + self.missed,
             foreseen: self.foreseen,
@@ -825,7 +865,7 @@ mod tests {
         stored.scores = stored.scores.split_off(&changes.oldest);
     }
 
-    /// Feeds one target, one letter per minute: x above the threshold, . below, ? no score, ! a new incident.
+    /// Feeds one target, one letter per minute: x above the threshold, . below, ? no score, ! a new incident, a somebody acted.
     fn story(text: &str) -> (Vec<String>, Summary) {
         let target = TargetId::new("a");
         let mut board = board(0, 5);
@@ -834,9 +874,12 @@ mod tests {
         for (minute, c) in (0..).zip(text.chars()) {
             let probability = match c {
                 'x' => Some(0.9),
-                '.' => Some(0.1),
+                '.' | 'a' => Some(0.1),
                 _ => None,
             };
+            if c == 'a' {
+                board.act(&target, at(minute));
+            }
             if c == '!' {
                 incident = Some(at(minute));
             }
@@ -877,6 +920,10 @@ mod tests {
             ),
             ("x......!", vec!["0 open until 5", "7 early 7", "7 missed"]),
             ("x..............", vec!["0 open until 5", "10 false"]),
+            ("x.a............", vec!["0 open until 5", "10 uncertain"]),
+            // Too late to have prevented what was announced.
+            ("x.....a........", vec!["0 open until 5", "10 false"]),
+            ("x.a.!", vec!["0 open until 5", "4 right 4", "4 foreseen 4"]),
             (".?.!", vec!["3 missed"]),
             // One alarm can cover two incidents, but is right once.
             (
@@ -1003,6 +1050,7 @@ mod tests {
                     scores: Vec::new(),
                     labels: Vec::new(),
                     incidents: Vec::new(),
+                    actions: Vec::new(),
                 });
                 machines.push((FailureMachine::new(rules), Vec::new()));
             }
@@ -1025,6 +1073,10 @@ mod tests {
                     phases.push(phase);
                     let newest = machine.incidents().last().map(|incident| incident.start);
                     events.extend(board.observe(t, &track.target, score.map(f64::from), newest));
+                    if rng.random::<f64>() < 0.01 {
+                        track.actions.push(t);
+                        board.act(&track.target, t);
+                    }
                 }
                 events.extend(board.tick(t));
                 leads.extend(events.iter().filter_map(|event| match event {
@@ -1041,7 +1093,7 @@ mod tests {
             }
             for (track, (machine, phases)) in tracks.iter_mut().zip(machines) {
                 track.incidents = machine.into_incidents();
-                track.labels = label_rows(&track.times, &track.incidents, &phases, &rules, at(1999));
+                track.labels = label_rows(&track.times, &track.incidents, &phases, &track.actions, &rules, at(1999));
                 // A last step that was left out is still a step of the clock.
                 if track.times.last() != Some(&at(1999)) {
                     track.times.push(at(1999));
@@ -1054,8 +1106,8 @@ mod tests {
             let scored = Scored::own(&tracks);
             let batch = tally(&scored, &rule);
             prop_assert_eq!(
-                (summary.right, summary.early, summary.r#false, summary.open, summary.foreseen, summary.missed),
-                (batch.right, batch.early, batch.r#false, batch.undecided, batch.foreseen, batch.incidents - batch.foreseen)
+                (summary.right, summary.early, summary.uncertain, summary.r#false, summary.open, summary.foreseen, summary.missed),
+                (batch.right, batch.early, batch.uncertain, batch.r#false, batch.undecided, batch.foreseen, batch.incidents - batch.foreseen)
             );
             prop_assert_eq!(summary.window.counts.scored, batch.rows);
             let enough = |ratio: Option<f64>, count| ratio.filter(|_| count >= MIN_OUTCOMES);
@@ -1078,7 +1130,7 @@ mod tests {
                 track.scores.iter().zip(&track.labels).filter_map(|(score, label)| match label {
                     RowLabel::Positive => Some((f64::from((*score)?), true, 1.0)),
                     RowLabel::Negative => Some((f64::from((*score)?), false, 1.0)),
-                    RowLabel::Excluded | RowLabel::Censored => None,
+                    RowLabel::Uncertain | RowLabel::Excluded | RowLabel::Censored => None,
                 })
             });
             let rows = Rows::new(known);

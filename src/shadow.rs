@@ -15,6 +15,7 @@ use crate::scoreboard::Scoreboard;
 use crate::state::{StateError, Store};
 use crate::time::Timestamp;
 use crate::training::Plan;
+use crate::types::TargetId;
 
 /// Its state stands beside the served model's, one folder a candidate.
 const FOLDER: &str = "shadow-";
@@ -58,17 +59,21 @@ impl Shadow {
         self.scoreboard.set_rule(rule, config.state.retention);
     }
 
-    /// Tells its scoreboard what happened: the assessments, and when the newest incident of each target began.
+    /// Tells its scoreboard what happened: the assessments, when the newest incident of each target began, and who was acted on.
     pub fn judge(
         &mut self,
         t: Timestamp,
         assessments: &[Assessment],
         incidents: &[Option<Timestamp>],
+        actions: &[(TargetId, Timestamp)],
     ) {
         for (assessment, incident) in assessments.iter().zip(incidents) {
             let probability = assessment.risk.as_ref().and_then(|risk| risk.shadow);
             self.scoreboard
                 .observe(t, &assessment.target, probability, *incident);
+        }
+        for (target, at) in actions {
+            self.scoreboard.act(target, *at);
         }
         self.scoreboard.tick(t);
         if let Some(store) = &self.store {

@@ -73,6 +73,17 @@ CREATE TABLE scores (
   scores BLOB NOT NULL -- a little-endian f32 for each number of a ledger
 ) STRICT;
 ",
+    "
+CREATE TABLE actions (
+  target TEXT NOT NULL,
+  id TEXT NOT NULL, -- given by who reported it
+  acted_at INTEGER NOT NULL,
+  comment TEXT NOT NULL,
+  received_at INTEGER NOT NULL,
+  PRIMARY KEY (target, id)
+) STRICT;
+CREATE INDEX actions_by_time ON actions (acted_at);
+",
 ];
 
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +201,15 @@ pub struct AlarmRecord {
     pub outcome: Option<String>,
     pub lead_seconds: Option<f64>,
     pub reasons: Option<Value>,
+}
+
+/// Somebody did something about a target. Unique by target and id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionRecord {
+    pub target: TargetId,
+    pub id: String,
+    pub at: Timestamp,
+    pub comment: String,
 }
 
 /// Rows deleted.
@@ -371,6 +391,56 @@ impl Store {
         })
     }
 
+    /// Stores actions, all or nothing. One that is known by target and id stays as it was first told.
+    pub fn record_actions(
+        &self,
+        received_at: Timestamp,
+        actions: &[ActionRecord],
+    ) -> Result<Recorded, StateError> {
+        self.write(|tx| {
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO actions VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            )?;
+            let mut stored = 0;
+            for action in actions {
+                stored += insert.execute(params![
+                    action.target.as_str(),
+                    action.id,
+                    action.at.0,
+                    action.comment,
+                    received_at.0,
+                ])? as u64;
+            }
+            let duplicate = actions.len() as u64 - stored;
+            Ok(Recorded { stored, duplicate })
+        })
+    }
+
+    /// Actions from `since` to `until`, newest first.
+    pub fn actions(
+        &self,
+        since: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ActionRecord>, StateError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT target, id, acted_at, comment FROM actions WHERE acted_at BETWEEN ?1 AND ?2
+                     ORDER BY acted_at DESC, target, id LIMIT ?3",
+                )?
+                .query_map(params![since.0, until.0, as_i64(limit)], |row| {
+                    Ok(ActionRecord {
+                        target: target(row)?,
+                        id: row.get(1)?,
+                        at: Timestamp(row.get(2)?),
+                        comment: row.get(3)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
     pub fn upsert_incident(&self, incident: &IncidentRecord) -> Result<(), StateError> {
         self.write(|tx| put_incident(tx, incident))
     }
@@ -493,6 +563,7 @@ impl Store {
                     "DELETE FROM alerts WHERE coalesce(ends_at, received_at) < ?1",
                     "DELETE FROM incidents WHERE coalesce(ended, started) < ?1",
                     "DELETE FROM alarms WHERE covers_until < ?1",
+                    "DELETE FROM actions WHERE acted_at < ?1",
                 ],
                 oldest,
             )?,
@@ -517,7 +588,8 @@ impl Store {
         const OLDEST: &str = "SELECT min(start) FROM (
             SELECT min(starts_at) AS start FROM alerts WHERE ends_at IS NOT NULL
             UNION SELECT min(started) FROM incidents WHERE ended IS NOT NULL
-            UNION SELECT min(opened) FROM alarms)";
+            UNION SELECT min(opened) FROM alarms
+            UNION SELECT min(acted_at) FROM actions)";
         let oldest: Option<i64> = self.read(|c| c.query_row(OLDEST, [], |row| row.get(0)))?;
         let oldest = oldest.unwrap_or(needed.0);
         let mut deleted = 0;
@@ -531,6 +603,7 @@ impl Store {
                     "DELETE FROM alerts WHERE starts_at < ?1 AND ends_at < ?1",
                     "DELETE FROM incidents WHERE started < ?1 AND ended < ?1",
                     "DELETE FROM alarms WHERE opened < ?1 AND covers_until < ?1",
+                    "DELETE FROM actions WHERE acted_at < ?1",
                 ],
                 before,
             )?;
@@ -538,7 +611,7 @@ impl Store {
         Ok(deleted)
     }
 
-    fn delete(&self, statements: [&str; 3], before: i64) -> Result<usize, StateError> {
+    fn delete(&self, statements: [&str; 4], before: i64) -> Result<usize, StateError> {
         self.write(|tx| {
             let rows = statements.iter().map(|sql| tx.execute(sql, [before]));
             rows.sum()
@@ -1100,6 +1173,8 @@ mod tests {
             assert_eq!(alarms[1].outcome.as_deref(), Some("right"));
             assert_eq!(alarms[1].reasons, Some(reasons));
 
+            let actions = store.actions(EVER.0, EVER.1, 10).unwrap();
+            assert_eq!(actions.len(), usize::from(version >= 3));
             let stored = store.scoreboard().unwrap().unwrap();
             // The first version kept what is undecided in another way, which is dropped.
             assert_eq!(stored.ledgers.is_empty(), version == 1);
@@ -1332,7 +1407,7 @@ mod tests {
             ("PRAGMA user_version = -1", "of another program"),
             (
                 "PRAGMA application_id = 1719104110; PRAGMA user_version = 99",
-                "schema version 99, this forewarn writes version 2; run the newer",
+                "schema version 99, this forewarn writes version 3; run the newer",
             ),
         ] {
             let dir = TempDir::new().unwrap();

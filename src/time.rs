@@ -4,8 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
@@ -26,6 +29,12 @@ impl Timestamp {
     pub fn floor(self, step: Duration) -> Self {
         let step = millis(step);
         Self(self.0.div_euclid(step) * step)
+    }
+
+    /// The first grid point at or after this instant.
+    pub fn ceil(self, step: Duration) -> Self {
+        let step = millis(step);
+        Self(-(-self.0).div_euclid(step) * step)
     }
 
     pub fn plus(self, duration: Duration) -> Self {

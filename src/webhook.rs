@@ -708,6 +708,7 @@ mod tests {
         TargetsConfig {
             label: label.iter().map(|&l| l.into()).collect(),
             extra_labels: Vec::new(),
+            max: 1000,
         }
     }
 
@@ -743,6 +744,7 @@ mod tests {
             alerts: ["Down", "Slow", "Predicted"]
                 .map(|name| text_map(&[("alertname", name)]))
                 .into(),
+            acted: Vec::new(),
             min_duration: Duration::ZERO,
             merge_gap: Duration::ZERO,
             target_labels: BTreeMap::new(),

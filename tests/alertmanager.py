@@ -64,10 +64,15 @@ class Alertmanager:
         lines = [line for line in self.get("/metrics").splitlines() if "requests_failed_total" in line and 'integration="webhook"' in line]
         return sum(float(line.split()[-1]) for line in lines)
 
-    def post(self, alerts):
+    def post(self, body, what="alerts"):
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/api/v2/alerts", json.dumps(alerts).encode(), {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=10).read()
+            f"http://127.0.0.1:{self.port}/api/v2/{what}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        return json.loads(urllib.request.urlopen(request, timeout=10).read() or "null")
+
+    def silence(self, **labels):
+        matchers = [{"name": name, "value": value, "isRegex": False} for name, value in labels.items()]
+        times = {"startsAt": rfc3339(time.time()), "endsAt": rfc3339(time.time() + 600)}
+        return self.post({"matchers": matchers, "createdBy": "ann", "comment": "looking into it"} | times, "silences")["silenceID"]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -101,8 +106,11 @@ class World:
         self.place = Place(work, "data", upstream, work / "models")
         self.place.ok("train --start 40m")
         self.forewarn = Server(self.place, work / "forewarn.log")
-        self.forewarn.start()
         self.one, self.two = (Alertmanager(binary, work, name, self.forewarn.port) for name in ("one", "two"))
+        # Its silences are read; it is not there at first.
+        with self.place.config.open("a") as config:
+            config.write(f'alertmanager: {{url: "http://127.0.0.1:{self.two.port}"}}\n')
+        self.forewarn.start()
 
     def alerts(self, name):
         return [a for a in self.forewarn.json("/api/v1/alerts")["alerts"] if a["labels"]["alertname"] == name]
@@ -220,6 +228,14 @@ def run(world):
     world.cycles(3)
     of_hook = lambda: [i for i in forewarn.json("/api/v1/incidents")["incidents"] if i["target"] == HOOK]
     check(of_hook() == [], "our own alerts became incidents", of_hook())
+
+    # Who silences a warning of ours about a target acts on it; another silence says nothing.
+    two.silence(alertname="TheirPrediction")
+    silence = two.silence(target=HOOK)
+    actions = lambda: [(a["target"], a["id"]) for a in forewarn.json("/api/v1/actions")["actions"]]
+    until("an action", lambda: actions() == [(HOOK, f"silence/{silence}")])
+    world.cycles(3)
+    check(len(actions()) == 1 and forewarn.metric('forewarn_actions_total{source="silence"}') == 1, "a silence is one action", actions())
     two.post([alert("DiskFull", severity="critical", instance=HOOK)])
     until("an incident", lambda: [i["source"] for i in of_hook()] == ["webhook"])
 

@@ -385,6 +385,7 @@ fn post(path: &str, body: &[u8]) -> (u16, Vec<u8>) {
 fn snapshot() -> Snapshot {
     let plan = learning::plan(demo());
     let settings = Settings {
+        max_targets: 100_000,
         rules: plan.rules,
         limits: plan.limits,
         levels: demo().risk_levels,

@@ -224,7 +224,7 @@ async fn check_size(
     Ok(())
 }
 
-/// Marks what the webhook has received, as a cycle does. Without stored alerts the queries alone say what failed.
+/// Marks what the state knows of this time, as a cycle does. Without it the queries alone say what failed.
 fn add_received(
     history: &mut History,
     config: &Config,
@@ -232,27 +232,48 @@ fn add_received(
     start: Timestamp,
     end: Timestamp,
 ) -> anyhow::Result<()> {
-    if config.failure.alerts.is_empty() || !config.state.enabled {
+    if !config.state.enabled {
         return Ok(());
     }
+    let wants_alerts = !config.failure.alerts.is_empty();
     let store = match Store::open_read_only(&config.state.path) {
         Ok(store) => store,
         Err(StateError::Missing { path }) => {
-            eprintln!(
-                "no alerts of the webhook are used: there is no {}",
-                path.display()
-            );
+            if wants_alerts {
+                eprintln!(
+                    "no alerts of the webhook are used: there is no {}",
+                    path.display()
+                );
+            }
+            return Ok(());
+        }
+        Err(error) if !wants_alerts => {
+            eprintln!("warning: what somebody did about targets is not known: {error}");
             return Ok(());
         }
         Err(error) => return Err(error).context("cannot read the alerts received by webhook"),
     };
-    let alerts = store
-        .alerts(start, end)
-        .context("cannot read the alerts received by webhook")?;
-    eprintln!(
-        "{} alerts of this time were received by webhook",
-        alerts.len()
-    );
-    webhook::mark_failing(history, &alerts, config, own, |_| false);
+    if wants_alerts {
+        let alerts = store
+            .alerts(start, end)
+            .context("cannot read the alerts received by webhook")?;
+        eprintln!(
+            "{} alerts of this time were received by webhook",
+            alerts.len()
+        );
+        webhook::mark_failing(history, &alerts, config, own, |_| false);
+    }
+    let actions = store
+        .actions(start, end, usize::MAX)
+        .context("cannot read what somebody did about targets")?;
+    if !actions.is_empty() {
+        eprintln!(
+            "{} times somebody acted on a target: where nothing failed after that, rows and alarms count neither way",
+            actions.len()
+        );
+    }
+    for action in &actions {
+        history.mark_acted(&action.target, action.at);
+    }
     Ok(())
 }

@@ -75,6 +75,7 @@ impl Config {
 /// Reads everything; where something could not be read a problem is reported and a placeholder stands for it.
 fn config(root: &Section) -> Config {
     let prometheus = root.section("prometheus", prometheus);
+    let alertmanager = root.section("alertmanager", alertmanager);
     let targets = root.section("targets", targets);
     let signals = root.section("signals", signals);
     let step = root.get("step", duration(SECOND..=DAY)).unwrap_or(MINUTE);
@@ -129,6 +130,7 @@ fn config(root: &Section) -> Config {
             }
         }),
         prometheus,
+        alertmanager,
         targets,
         signals,
         step,
@@ -137,15 +139,33 @@ fn config(root: &Section) -> Config {
     }
 }
 
-fn prometheus(s: &Section) -> PrometheusConfig {
-    PrometheusConfig {
-        url: s
-            .get("url", check::url)
-            .unwrap_or_else(|| "http://127.0.0.1:9090".into()),
+fn prometheus(s: &Section) -> UpstreamConfig {
+    let url = s.get("url", check::url);
+    let concurrency = s.get("concurrency", whole(1..=64)).unwrap_or(4);
+    let url = url.unwrap_or_else(|| "http://127.0.0.1:9090".into());
+    upstream(s, url, concurrency)
+}
+
+fn alertmanager(s: &Section) -> Option<UpstreamConfig> {
+    let url = s.get("url", check::url);
+    let is_named = url.is_some();
+    let config = upstream(s, url.unwrap_or_default(), 1);
+    if !is_named && s.sound(&["url"]) && !s.names().is_empty() {
+        s.report(
+            "url",
+            "is missing; write it, like http://127.0.0.1:9093, or leave the section out",
+        );
+    }
+    is_named.then_some(config)
+}
+
+fn upstream(s: &Section, url: String, concurrency: usize) -> UpstreamConfig {
+    UpstreamConfig {
+        url,
+        concurrency,
         timeout: s
             .get("timeout", duration(SECOND..=HOUR))
             .unwrap_or(30 * SECOND),
-        concurrency: s.get("concurrency", whole(1..=64)).unwrap_or(4),
         auth: http::auth(s),
         http_headers: s.section("http_headers", http::headers),
         follow_redirects: s.get("follow_redirects", boolean).unwrap_or(true),
@@ -161,6 +181,7 @@ fn targets(s: &Section) -> TargetsConfig {
         extra_labels: s
             .get("extra_labels", check::labels)
             .unwrap_or_else(|| vec!["job".into()]),
+        max: s.get("max", whole(1..=1_000_000)).unwrap_or(100_000),
     };
     if config.label.is_empty() {
         s.report("label", "names no label; write at least one");
@@ -228,6 +249,7 @@ fn failure(s: &Section, target: &[String]) -> FailureConfig {
     let config = FailureConfig {
         queries: s.list("queries", check::query),
         alerts: s.list("alerts", check::matchers),
+        acted: s.list("acted", check::query),
         min_duration: s.get("min_duration", duration(ANY)).unwrap_or_default(),
         merge_gap: s.get("merge_gap", duration(ANY)).unwrap_or(5 * MINUTE),
         target_labels: s.section("target_labels", |s| {
@@ -475,7 +497,7 @@ failure: {zzzzzzzz: 1}
             .filter_map(|line| line.split_once("known here: "))
             .flat_map(|(_, keys)| keys.split(", "))
             .collect();
-        assert_eq!(known.len(), 125, "{known:?}");
+        assert_eq!(known.len(), 128, "{known:?}");
         for key in known {
             assert!(
                 SHIPPED.contains(&format!("{key}:")),
@@ -533,6 +555,7 @@ prometheus:
   proxy_url: socks5://u:p@proxy
   no_proxy: ::1, .internal,10.0.0.0/8
   proxy_connect_header: {{X-C: [c]}}
+alertmanager: {{url: 'http://am:9093/', basic_auth: {{username: u, password: p}}}}
 targets: {{label: [namespace, pod], extra_labels: []}}
 query_offset: 30s
 exclude: [maintenance == 1]
@@ -559,7 +582,7 @@ log: {{level: DEBUG}}
             ..ProxyConfig::default()
         };
         assert_eq!(source.read(), Ok(secret("from file")));
-        let expected = PrometheusConfig {
+        let expected = UpstreamConfig {
             url: "https://thanos.example.com/prefix".into(),
             timeout: 90 * SECOND,
             concurrency: 8,
@@ -601,6 +624,9 @@ log: {{level: DEBUG}}
             },
         };
         assert_eq!(config.prometheus, expected);
+        let alertmanager = config.alertmanager.unwrap();
+        assert_eq!(alertmanager.url, "http://am:9093");
+        assert!(matches!(alertmanager.auth, Some(Auth::Basic { .. })));
         assert_eq!(config.targets.label, ["namespace", "pod"]);
         assert!(config.targets.extra_labels.is_empty());
         assert_eq!(

@@ -29,7 +29,9 @@ pub const SHIPPED: &str = include_str!("../../config.yaml");
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    pub prometheus: PrometheusConfig,
+    pub prometheus: UpstreamConfig,
+    /// Whose silences are read.
+    pub alertmanager: Option<UpstreamConfig>,
     pub targets: TargetsConfig,
     /// In the order of the file; the model's raw inputs.
     pub signals: Vec<SignalConfig>,
@@ -58,12 +60,13 @@ impl Config {
     }
 }
 
+/// A server that is asked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PrometheusConfig {
+pub struct UpstreamConfig {
     /// Base URL, may carry a path prefix; no trailing slash.
     pub url: String,
     pub timeout: Duration,
-    /// Queries under way at once.
+    /// Requests under way at once.
     pub concurrency: usize,
     pub auth: Option<Auth>,
     pub http_headers: BTreeMap<String, Vec<SecretSource>>,
@@ -97,6 +100,8 @@ pub struct TargetsConfig {
     pub label: Vec<String>,
     /// Copied on to the published series.
     pub extra_labels: Vec<String>,
+    /// New ones beyond are left out. 100000
+    pub max: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +115,8 @@ pub struct FailureConfig {
     pub queries: Vec<String>,
     /// Each entry: label matchers (equality) over firing alerts; all must hold.
     pub alerts: Vec<BTreeMap<String, String>>,
+    /// Queries that return a sample when somebody does something about a target.
+    pub acted: Vec<String>,
     pub min_duration: Duration,
     pub merge_gap: Duration,
     /// Target label -> alert label that carries its value.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::labels::FailureRules;
+use crate::labels::{FailureRules, acted_within};
 use crate::time::{Timestamp, millis};
 use crate::types::Incident;
 
@@ -51,6 +51,11 @@ impl AlarmRule {
     /// Whether an incident that starts then makes a row at `t` positive.
     pub fn is_positive(&self, t: Timestamp, start: Timestamp) -> bool {
         t < start && start.0 - self.horizon_ms <= t.0
+    }
+
+    /// All alarms that were opened before are decided at `t`.
+    pub fn undecided_since(&self, t: Timestamp) -> Timestamp {
+        Timestamp(t.0 - 2 * self.horizon_ms - self.confirmation_ms)
     }
 
     /// From here on an alarm opened at `t` that nothing followed is false.
@@ -126,6 +131,8 @@ pub enum Outcome {
     Right,
     /// The first incident starts within (opened + H, opened + 2H].
     Early,
+    /// No incident starts in that time, but somebody acted within (opened, opened + H], who may have prevented one.
+    Uncertain,
     False,
 }
 
@@ -134,16 +141,23 @@ impl Outcome {
         match self {
             Outcome::Right => "right",
             Outcome::Early => "early",
+            Outcome::Uncertain => "uncertain",
             Outcome::False => "false",
         }
     }
 }
 
-/// Outcome of an alarm, given all incidents (by start) that began before [`AlarmRule::false_at`].
-pub fn judge(alarm: &Alarm, incidents: &[Incident], horizon: Duration) -> Outcome {
+/// Outcome of an alarm, given all incidents (by start) that began before [`AlarmRule::false_at`] and all actions until then.
+pub fn judge(
+    alarm: &Alarm,
+    incidents: &[Incident],
+    actions: &[Timestamp],
+    horizon: Duration,
+) -> Outcome {
     match first_after(alarm.opened, incidents) {
         Some(start) if alarm.covers(start) => Outcome::Right,
         Some(start) if start <= alarm.covers_until.plus(horizon) => Outcome::Early,
+        _ if acted_within(actions, alarm.opened, alarm.covers_until) => Outcome::Uncertain,
         _ => Outcome::False,
     }
 }
@@ -231,21 +245,27 @@ mod tests {
             start: at(minute),
             end: None,
         };
-        for (starts, expected, lead) in [
-            (vec![], Outcome::False, None),
-            (vec![100], Outcome::False, None),
-            (vec![101], Outcome::Right, Some(1)),
-            (vec![130], Outcome::Right, Some(30)),
-            (vec![131], Outcome::Early, None),
-            (vec![160], Outcome::Early, None),
-            (vec![161], Outcome::False, None),
-            (vec![90, 120, 150], Outcome::Right, Some(20)),
+        for (starts, actions, expected, lead) in [
+            (vec![], vec![], Outcome::False, None),
+            (vec![100], vec![], Outcome::False, None),
+            (vec![101], vec![], Outcome::Right, Some(1)),
+            (vec![130], vec![], Outcome::Right, Some(30)),
+            (vec![131], vec![], Outcome::Early, None),
+            (vec![160], vec![], Outcome::Early, None),
+            (vec![161], vec![], Outcome::False, None),
+            (vec![90, 120, 150], vec![], Outcome::Right, Some(20)),
+            (vec![], vec![100, 131], Outcome::False, None),
+            (vec![], vec![101], Outcome::Uncertain, None),
+            (vec![161], vec![90, 130], Outcome::Uncertain, None),
+            (vec![120], vec![110], Outcome::Right, Some(20)),
+            (vec![150], vec![110], Outcome::Early, None),
         ] {
             let incidents: Vec<_> = starts.iter().copied().map(incident).collect();
+            let actions: Vec<_> = actions.into_iter().map(at).collect();
             assert_eq!(
-                judge(&alarm, &incidents, minutes(30)),
+                judge(&alarm, &incidents, &actions, minutes(30)),
                 expected,
-                "{starts:?}"
+                "{starts:?} {actions:?}"
             );
             let leads = incidents.iter().filter_map(|i| foreseen(i.start, [&alarm]));
             assert_eq!(leads.max(), lead.map(minutes), "{starts:?}");

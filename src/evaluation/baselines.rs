@@ -307,6 +307,7 @@ mod tests {
             times: vec![at(0), at(20), at(60), at(61), at(72)],
             scores: vec![Some(0.5), Some(0.5), Some(0.5), None, Some(0.5)],
             labels: vec![RowLabel::Negative; 5],
+            actions: Vec::new(),
             incidents: vec![
                 Incident {
                     start: at(-1450),

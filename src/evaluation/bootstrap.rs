@@ -209,6 +209,7 @@ mod tests {
                 .map(|m| Some(if high(m) { 0.9 } else { 0.1 }))
                 .collect(),
             labels: vec![RowLabel::Negative; minutes as usize],
+            actions: Vec::new(),
             incidents: (0..10)
                 .map(|day| Incident {
                     start: Timestamp::from_secs(day * 86_400 + 43_200),

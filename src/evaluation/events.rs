@@ -19,6 +19,8 @@ pub struct Track {
     pub labels: Vec<RowLabel>,
     /// By start. Those that start within (first time, last time] count; others are ignored.
     pub incidents: Vec<Incident>,
+    /// When somebody acted on the target, in order of time.
+    pub actions: Vec<Timestamp>,
 }
 
 /// One score per row of each track.
@@ -28,6 +30,7 @@ pub type Scores = Vec<Vec<Option<f32>>>;
 pub struct Tally {
     pub right: u64,
     pub early: u64,
+    pub uncertain: u64,
     pub r#false: u64,
     /// Opened so late that the data ends before they could be called false.
     pub undecided: u64,
@@ -40,7 +43,7 @@ pub struct Tally {
 
 impl Tally {
     pub fn alarms(&self) -> u64 {
-        self.right + self.early + self.r#false + self.undecided
+        self.right + self.early + self.uncertain + self.r#false + self.undecided
     }
 
     pub fn precision(&self) -> Option<f64> {
@@ -60,6 +63,7 @@ impl Tally {
         *match outcome {
             Some(Outcome::Right) => &mut self.right,
             Some(Outcome::Early) => &mut self.early,
+            Some(Outcome::Uncertain) => &mut self.uncertain,
             Some(Outcome::False) => &mut self.r#false,
             None => &mut self.undecided,
         } += 1;
@@ -70,6 +74,7 @@ impl AddAssign<&Tally> for Tally {
     fn add_assign(&mut self, other: &Tally) {
         self.right += other.right;
         self.early += other.early;
+        self.uncertain += other.uncertain;
         self.r#false += other.r#false;
         self.undecided += other.undecided;
         self.incidents += other.incidents;
@@ -155,8 +160,8 @@ impl<'a> Scored<'a> {
         let incidents = self.incidents();
         let end = self.track.times.last().copied();
         let decide = |alarm: Alarm| {
-            let outcome = judge(&alarm, incidents, rule.horizon());
-            let open = outcome == Outcome::False
+            let outcome = judge(&alarm, incidents, &self.track.actions, rule.horizon());
+            let open = matches!(outcome, Outcome::False | Outcome::Uncertain)
                 && end.is_some_and(|end| end < rule.false_at(alarm.opened));
             (alarm, (!open).then_some(outcome))
         };

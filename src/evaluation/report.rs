@@ -146,6 +146,8 @@ pub struct OperatingPoint {
     pub alarms: u64,
     pub right: u64,
     pub early: u64,
+    /// Nothing followed, but somebody acted in time to prevent it.
+    pub uncertain: u64,
     pub r#false: u64,
     pub incidents: u64,
     pub foreseen: u64,
@@ -230,6 +232,7 @@ pub struct TargetReport {
     pub alarms: u64,
     pub right: u64,
     pub early: u64,
+    pub uncertain: u64,
     pub r#false: u64,
     pub incidents: u64,
     pub foreseen: u64,
@@ -367,6 +370,7 @@ impl Judge<'_> {
             alarms: tally.alarms(),
             right: tally.right,
             early: tally.early,
+            uncertain: tally.uncertain,
             r#false: tally.r#false,
             incidents: tally.incidents,
             foreseen: tally.foreseen,
@@ -474,6 +478,7 @@ impl Judge<'_> {
                 alarms: found.alarms(),
                 right: found.right,
                 early: found.early,
+                uncertain: found.uncertain,
                 r#false: found.r#false,
                 incidents: found.incidents,
                 foreseen: found.foreseen,
@@ -520,7 +525,7 @@ fn known<'a>(one: &'a Scored) -> impl Iterator<Item = (Timestamp, f64, bool)> + 
         let label = match label {
             RowLabel::Positive => true,
             RowLabel::Negative => false,
-            RowLabel::Excluded | RowLabel::Censored => return None,
+            RowLabel::Uncertain | RowLabel::Excluded | RowLabel::Censored => return None,
         };
         Some((*t, f64::from((*score)?), label))
     })
@@ -657,6 +662,13 @@ impl Evaluation {
                 x
             ))),
         )?;
+        if self.at_threshold.uncertain > 0 {
+            writeln!(
+                out,
+                "  {} of these alarms count neither way: somebody acted within the horizon, and nothing failed",
+                self.at_threshold.uncertain
+            )?;
+        }
         point(out, "ensemble, precision 0.89", &self.at_precision_089)?;
         if let Some(oracle) = &self.oracle {
             point(out, "oracle, precision 0.89", &oracle.at_precision_089)?;
@@ -782,6 +794,7 @@ mod tests {
                 .map(|m| Some(if before(m, 20) { 0.9 } else { 0.01 }))
                 .collect(),
             labels: (0..7 * 1440).map(label).collect(),
+            actions: Vec::new(),
             incidents: (0..incidents)
                 .map(|day| Incident {
                     start: noon(day),

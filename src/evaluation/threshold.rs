@@ -133,6 +133,7 @@ mod tests {
             times: (0..minutes).map(|m| Timestamp::from_secs(m * 60)).collect(),
             scores: (0..minutes).map(score).map(Some).collect(),
             labels: vec![RowLabel::Negative; minutes as usize],
+            actions: Vec::new(),
             incidents: (1..14)
                 .map(|i| Incident {
                     start: Timestamp::from_secs(i * 2 * 86_400),

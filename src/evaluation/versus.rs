@@ -63,7 +63,7 @@ impl Versus {
                 let label = match track.labels[i] {
                     RowLabel::Positive => true,
                     RowLabel::Negative => false,
-                    RowLabel::Excluded | RowLabel::Censored => continue,
+                    RowLabel::Uncertain | RowLabel::Excluded | RowLabel::Censored => continue,
                 };
                 let (Some(own), Some(other)) = (track.scores[i], served[i]) else {
                     continue;
@@ -210,6 +210,7 @@ mod tests {
                 times: (0..14_400).map(|m| Timestamp::from_secs(m * 60)).collect(),
                 scores,
                 labels: (0..14_400).map(label).collect(),
+                actions: Vec::new(),
                 incidents: Vec::new(),
             });
         }

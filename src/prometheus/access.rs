@@ -14,8 +14,7 @@ use reqwest::tls::Version;
 use reqwest::{Certificate, ClientBuilder, Identity, NoProxy, Proxy, Url};
 
 use crate::config::{
-    Auth, PrometheusConfig, ProxyConfig, Secret, SecretSource, TlsConfig, TlsVersion,
-    TransportConfig,
+    Auth, ProxyConfig, Secret, SecretSource, TlsConfig, TlsVersion, TransportConfig, UpstreamConfig,
 };
 
 use super::ClientError;
@@ -41,7 +40,7 @@ impl Refused {
 }
 
 pub(super) struct Access {
-    config: Arc<PrometheusConfig>,
+    config: Arc<UpstreamConfig>,
     transport: Transport,
     tokens: Option<Tokens>,
     /// Those of the last request, for messages.
@@ -56,13 +55,16 @@ pub(super) struct Opened {
 }
 
 impl Access {
-    pub fn new(config: &PrometheusConfig) -> Result<Self, ClientError> {
+    /// `section` of the config, for messages.
+    pub fn new(section: &'static str, config: &UpstreamConfig) -> Result<Self, ClientError> {
         // Fails only when a provider is installed already, which then serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let invalid_url = |problem: &str| ClientError::Url {
+            section,
             url: without_credentials(&config.url),
             problem: problem.into(),
         };
+        let setup = |problem| ClientError::Setup { section, problem };
         let base = config.url.trim_end_matches('/');
         let url =
             Url::parse(base).map_err(|error| invalid_url(&format!("is not a URL ({error})")))?;
@@ -79,9 +81,7 @@ impl Access {
         };
         let transport = Transport::new(&config.transport, url, config.timeout, follow);
         let tokens = match &config.auth {
-            Some(Auth::OAuth2(oauth2)) => {
-                Some(Tokens::new(oauth2, config.timeout).map_err(ClientError::Setup)?)
-            }
+            Some(Auth::OAuth2(oauth2)) => Some(Tokens::new(oauth2, config.timeout).map_err(setup)?),
             _ => None,
         };
         let access = Self {
@@ -91,8 +91,8 @@ impl Access {
             config: Arc::new(config.clone()),
         };
         // What is wrong with the files at the start is said at the start.
-        let held = Held::read(&access.config).map_err(ClientError::Setup)?;
-        access.assemble(held, None).map_err(ClientError::Setup)?;
+        let held = Held::read(&access.config).map_err(setup)?;
+        access.assemble(held, None).map_err(setup)?;
         Ok(access)
     }
 
@@ -164,7 +164,7 @@ impl Access {
 }
 
 /// Whether a request carries anything that another server must not see.
-fn sends_credentials(config: &PrometheusConfig) -> bool {
+fn sends_credentials(config: &UpstreamConfig) -> bool {
     let tls = &config.transport.tls;
     config.auth.is_some()
         || !config.http_headers.is_empty()
@@ -191,7 +191,7 @@ struct Held {
 }
 
 impl Held {
-    fn read(config: &PrometheusConfig) -> Result<Self, String> {
+    fn read(config: &UpstreamConfig) -> Result<Self, String> {
         let mut secrets = proxy_secrets(&config.transport.proxy);
         let authorization = match &config.auth {
             None | Some(Auth::OAuth2(_)) => None,
@@ -528,8 +528,8 @@ mod tests {
 
     const EMPTY: &str = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
 
-    fn config(url: &str) -> PrometheusConfig {
-        PrometheusConfig {
+    fn config(url: &str) -> UpstreamConfig {
+        UpstreamConfig {
             url: url.into(),
             timeout: Duration::from_secs(5),
             concurrency: 2,
@@ -549,7 +549,7 @@ mod tests {
         client.instant("up", Timestamp(0), step).await.map(drop)
     }
 
-    async fn ask_with(config: &PrometheusConfig) -> Result<(), QueryError> {
+    async fn ask_with(config: &UpstreamConfig) -> Result<(), QueryError> {
         ask(&Client::new(config).unwrap()).await
     }
 
@@ -600,7 +600,7 @@ mod tests {
             let tenants: Vec<_> = of("x-scope-orgid").collect();
             format!("{tenants:?} {:?}", of("authorization").next().unwrap())
         };
-        let client = Client::new(&PrometheusConfig {
+        let client = Client::new(&UpstreamConfig {
             auth: Some(Auth::Basic {
                 username: inline("me"),
                 password: SecretSource::File(password.clone()),
@@ -829,7 +829,7 @@ mod tests {
         }
         let at = |path: &str, tenant: bool, follow_redirects: bool| {
             let tenant = tenant.then(|| ("X-Scope-OrgID".to_owned(), vec![inline("geheim")]));
-            PrometheusConfig {
+            UpstreamConfig {
                 http_headers: tenant.into_iter().collect(),
                 follow_redirects,
                 ..config(&format!("{}{path}", server.uri()))
@@ -862,7 +862,7 @@ mod tests {
             ("/found", 302, true, 1),
         ] {
             let server = serve(redirect(status, &format!("{path_}/api/v1/query"))).await;
-            let error = ask_with(&PrometheusConfig {
+            let error = ask_with(&UpstreamConfig {
                 follow_redirects: follow,
                 ..config(&format!("{}{path_}", server.uri()))
             })

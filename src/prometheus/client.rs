@@ -9,7 +9,7 @@ use reqwest::{Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::config::PrometheusConfig;
+use crate::config::UpstreamConfig;
 use crate::time::{Timestamp, millis};
 
 use super::access::{Access, Opened, without_credentials};
@@ -72,8 +72,8 @@ enum Call<'a> {
 }
 
 impl Client {
-    pub fn new(config: &PrometheusConfig) -> Result<Self, ClientError> {
-        let access = Access::new(config)?;
+    pub fn new(config: &UpstreamConfig) -> Result<Self, ClientError> {
+        let access = Access::new("prometheus", config)?;
         let concurrency = config.concurrency.max(1);
         Ok(Self {
             access: Arc::new(access),
@@ -444,8 +444,8 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_795_353_564_943);
     const STEP: Duration = Duration::from_secs(60);
 
-    fn config(url: &str) -> PrometheusConfig {
-        PrometheusConfig {
+    fn config(url: &str) -> UpstreamConfig {
+        UpstreamConfig {
             url: url.into(),
             timeout: Duration::from_secs(5),
             concurrency: 2,
@@ -469,7 +469,7 @@ mod tests {
     }
 
     fn impatient(url: &str) -> Client {
-        Client::new(&PrometheusConfig {
+        Client::new(&UpstreamConfig {
             timeout: Duration::from_secs(1),
             ..config(url)
         })
@@ -582,7 +582,7 @@ mod tests {
             .respond_with(json(200, EMPTY))
             .mount(&server)
             .await;
-        let client = Client::new(&PrometheusConfig {
+        let client = Client::new(&UpstreamConfig {
             auth: Some(Auth::Basic {
                 username: inline("me"),
                 password: inline("pw:@/"),
@@ -875,7 +875,7 @@ mod tests {
 
     #[test]
     fn configs_that_cannot_work_are_refused() {
-        let error = |change: fn(&mut PrometheusConfig)| {
+        let error = |change: fn(&mut UpstreamConfig)| {
             let mut config = config("http://127.0.0.1:9090");
             change(&mut config);
             Client::new(&config).err().map(|error| error.to_string())
@@ -883,7 +883,7 @@ mod tests {
         assert_eq!(error(|_| ()), None);
         for (change, text) in [
             (
-                (|c| c.url = "localhost:9090".into()) as fn(&mut PrometheusConfig),
+                (|c| c.url = "localhost:9090".into()) as fn(&mut UpstreamConfig),
                 "neither http nor https",
             ),
             (|c| c.url = "prometheus".into(), "is not a URL"),

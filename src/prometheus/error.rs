@@ -9,10 +9,17 @@ use super::decode::DecodeError;
 /// Why a client cannot be made from the config.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    #[error("prometheus.url {url:?} {problem}; write it like http://127.0.0.1:9090")]
-    Url { url: String, problem: String },
-    #[error("prometheus: {0}")]
-    Setup(String),
+    #[error("{section}.url {url:?} {problem}; write it like http://127.0.0.1:9090")]
+    Url {
+        section: &'static str,
+        url: String,
+        problem: String,
+    },
+    #[error("{section}: {problem}")]
+    Setup {
+        section: &'static str,
+        problem: String,
+    },
 }
 
 /// Why a query has no answer.

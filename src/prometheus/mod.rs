@@ -1,17 +1,19 @@
 //! The Prometheus query API: one client for Prometheus, Thanos, Mimir and VictoriaMetrics.
-//! `prometheus-http-query` sends; the answer is decoded here while it arrives.
+//! `prometheus-http-query` sends; the answer is decoded here while it arrives. Alertmanager is asked in the same way.
 
 mod access;
 mod client;
 mod decode;
 mod error;
 mod rules;
+mod silences;
 mod token;
 
 pub use client::{Client, Observer, QueryOutcome};
 pub use decode::{DecodeError, Decoded, Decoder, Limits, Refusal};
 pub use error::{ClientError, QueryError};
 pub use rules::{AlertingRule, BuildInfo, decode_build_info, decode_rules};
+pub use silences::{Alertmanager, Silenced};
 
 use std::collections::BTreeMap;
 

@@ -247,7 +247,7 @@ mod tests {
     use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
     use super::*;
-    use crate::config::{Auth, PrometheusConfig, SecretSource, TransportConfig};
+    use crate::config::{Auth, SecretSource, TransportConfig, UpstreamConfig};
     use crate::prometheus::{Client, QueryError};
     use crate::time::Timestamp;
 
@@ -262,7 +262,7 @@ mod tests {
             endpoint_params: [("audience".into(), Secret::new("us".into()))].into(),
             transport: TransportConfig::default(),
         };
-        Client::new(&PrometheusConfig {
+        Client::new(&UpstreamConfig {
             url: server.uri(),
             timeout: Duration::from_secs(5),
             concurrency: 2,

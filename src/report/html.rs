@@ -1232,10 +1232,17 @@ impl Page<'_> {
             (
                 "left out",
                 format!(
-                    "{} in incidents, recovery or maintenance; {} with too little data; {} whose horizon is not fully observed",
+                    "{} in incidents, recovery or maintenance; {} with too little data; {} whose horizon is not fully observed{}",
                     whole(labels.excluded as u64),
                     whole(labels.abstained as u64),
-                    whole(labels.censored as u64)
+                    whole(labels.censored as u64),
+                    match labels.uncertain {
+                        0 => String::new(),
+                        rows => format!(
+                            "; {} after which somebody acted and nothing failed",
+                            whole(rows as u64)
+                        ),
+                    }
                 ),
             ),
             (

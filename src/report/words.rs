@@ -38,7 +38,7 @@ fn sentence(subject: &Subject) -> String {
     let alarms = match at.alarms {
         0 => "It raised no alarm at all".to_string(),
         alarms => format!(
-            "{} of {} {} false ({} per target-week){}",
+            "{} of {} {} false ({} per target-week){}{}",
             at.r#false,
             counted(alarms, "alarm", "alarms"),
             if at.r#false == 1 { "was" } else { "were" },
@@ -46,6 +46,13 @@ fn sentence(subject: &Subject) -> String {
             match at.early {
                 0 => String::new(),
                 early => format!(", {early} came early"),
+            },
+            match at.uncertain {
+                0 => String::new(),
+                uncertain => format!(
+                    ", {uncertain} {} neither way because somebody acted in time",
+                    if uncertain == 1 { "counts" } else { "count" }
+                ),
             }
         ),
     };

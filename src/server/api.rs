@@ -168,7 +168,7 @@ pub async fn alerts(State(app): State<Arc<App>>) -> Result<Response, Problem> {
 }
 
 /// What the store has of the time from the beginning of the retention to now.
-async fn recorded<T: Send + 'static>(
+pub(super) async fn recorded<T: Send + 'static>(
     app: &App,
     read: impl FnOnce(&Store, Timestamp, Timestamp) -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -387,7 +387,7 @@ pub async fn webhook(
     }
 }
 
-fn state(app: &App) -> Result<Store, Problem> {
+pub(super) fn state(app: &App) -> Result<Store, Problem> {
     app.store.clone().ok_or_else(|| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -70,6 +70,8 @@ const REDOC: &str = r#"<!doctype html>
         predict::predict,
         predict::predict_batch,
         api::webhook,
+        super::action::act,
+        super::action::actions,
         api::targets,
         api::target,
         api::incidents,

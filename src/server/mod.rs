@@ -1,5 +1,6 @@
 //! The HTTP side: the API, `/metrics`, the webhook, the status page and the docs, all reading what the cycle published.
 
+mod action;
 mod api;
 mod auth;
 mod docs;
@@ -8,6 +9,7 @@ mod plain;
 mod predict;
 mod problem;
 mod reload;
+mod seats;
 mod web;
 
 use std::convert::Infallible;
@@ -62,6 +64,7 @@ use crate::webhook::OwnAlerts;
 pub(crate) use predict::{Explain, Parser, Prediction, Scorer};
 pub(crate) use problem::Problem;
 pub use reload::{ReloadRequest, Reloads};
+use seats::Seats;
 use web::Guarded;
 pub use web::Web;
 
@@ -69,6 +72,10 @@ pub use web::Web;
 const MAX_CONNECTIONS: usize = 1024;
 /// Further ones, for scrapes and probes: each is answered once, work with 503. More wait in the listener's backlog.
 const SPARE_CONNECTIONS: usize = 64;
+/// Open connections that work is taken from, of one client address. A proxy in front is one too.
+const MAX_OF_ONE: usize = MAX_CONNECTIONS / 2;
+/// Spare connections of one client address; more are closed at once.
+const SPARE_OF_ONE: usize = SPARE_CONNECTIONS / 2;
 /// How long a spare connection may take to ask.
 const SPARE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Also how long an idle connection stays open, hence longer than a usual scrape interval.
@@ -179,6 +186,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/predict", post(predict::predict))
         .route("/predict/batch", post(predict::predict_batch))
         .route("/webhook/alertmanager", post(api::webhook))
+        .route("/webhook/action", post(action::act))
         .route("/metrics", get(api::metrics))
         .route("/health", get(api::health))
         .route("/-/healthy", get(api::healthy))
@@ -188,6 +196,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/targets/{*target}", get(api::target))
         .route("/api/v1/incidents", get(api::incidents))
         .route("/api/v1/alerts", get(api::alerts))
+        .route("/api/v1/actions", get(action::actions))
         .route("/api/v1/model", get(api::model))
         .route("/api/v1/scoreboard", get(api::scoreboard))
         .route("/api/v1/shadow", get(api::shadow))
@@ -217,6 +226,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let spare_slots = Arc::new(Semaphore::new(SPARE_CONNECTIONS));
+    let seats = Arc::new(Seats::default());
     let mut followers = JoinSet::new();
     followers.extend(web.clone().map(Web::follow));
     let mut shutdown = pin!(shutdown);
@@ -237,10 +247,17 @@ pub async fn serve(
                 continue;
             }
         };
-        let slot = slots.clone().try_acquire_owned();
-        let is_spare = slot.is_err();
+        let seat = seats.take(peer.ip());
+        if seat.taken > MAX_OF_ONE + SPARE_OF_ONE {
+            continue;
+        }
+        let slot = match seat.taken <= MAX_OF_ONE {
+            true => slots.clone().try_acquire_owned().ok(),
+            false => None,
+        };
+        let is_spare = slot.is_none();
         // Whatever was not used is free again.
-        let slot = slot.or(spare);
+        let slot = slot.or(spare.ok());
         let front = Front {
             is_spare,
             ..front.clone()
@@ -248,7 +265,7 @@ pub async fn serve(
         let watcher = graceful.watcher();
         let web = web.clone();
         tokio::spawn(async move {
-            let _slot = slot;
+            let _held = (slot, seat);
             let Some(web) = web else {
                 return converse(stream, is_spare, front, watcher).await;
             };
@@ -353,7 +370,9 @@ impl Service<hyper::Request<Incoming>> for Front {
         if is_work && self.is_spare {
             let problem = Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{MAX_CONNECTIONS} connections are open already; retry after a second"),
+                format!(
+                    "{MAX_CONNECTIONS} connections are open already, or {MAX_OF_ONE} of this address; retry after a second"
+                ),
             );
             let response = problem.retry_after(1).into_response().map(Either::Right);
             return Box::pin(std::future::ready(Ok(response)));
@@ -594,7 +613,7 @@ mod tests {
     use super::*;
     use crate::config::{
         AlertingConfig, ApiConfig, FailureConfig, FeaturesConfig, LogConfig, ModelConfig,
-        PrometheusConfig, SignalConfig, StateConfig, TargetsConfig, TrainConfig,
+        SignalConfig, StateConfig, TargetsConfig, TrainConfig, UpstreamConfig,
     };
     use crate::model::{ForestParams, Imbalance, LogisticParams, XgboostParams};
     use crate::types::{RiskLevels, ServeMember, Signal, Unit};
@@ -606,7 +625,7 @@ mod tests {
         };
         let metrics = Metrics::new(std::slice::from_ref(&signal), Timestamp(0)).unwrap();
         let config = Config {
-            prometheus: PrometheusConfig {
+            prometheus: UpstreamConfig {
                 url: "http://127.0.0.1:9090".into(),
                 timeout: Duration::from_secs(1),
                 concurrency: 1,
@@ -615,9 +634,11 @@ mod tests {
                 follow_redirects: true,
                 transport: Default::default(),
             },
+            alertmanager: None,
             targets: TargetsConfig {
                 label: vec!["instance".into()],
                 extra_labels: Vec::new(),
+                max: 1000,
             },
             signals: vec![SignalConfig {
                 signal,
@@ -629,6 +650,7 @@ mod tests {
             failure: FailureConfig {
                 queries: Vec::new(),
                 alerts: Vec::new(),
+                acted: Vec::new(),
                 min_duration: Duration::ZERO,
                 merge_gap: Duration::ZERO,
                 target_labels: Default::default(),

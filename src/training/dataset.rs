@@ -38,7 +38,7 @@ impl<'a> Dataset<'a> {
                 let label = match target.labels[i] {
                     RowLabel::Positive => true,
                     RowLabel::Negative => false,
-                    RowLabel::Excluded | RowLabel::Censored => continue,
+                    RowLabel::Uncertain | RowLabel::Excluded | RowLabel::Censored => continue,
                 };
                 if let Some(row) = target.rows[i] {
                     rows.push(DatasetRow {

@@ -24,6 +24,8 @@ pub struct LabelReport {
     pub base_rate: f64,
     /// Grid points inside an incident, its recovery, or maintenance.
     pub excluded: usize,
+    /// Grid points that nothing failed after, but somebody acted within the horizon.
+    pub uncertain: usize,
     /// Grid points whose horizon ends after the range, or after the target was last seen.
     pub censored: usize,
     /// Grid points with too little data to score.
@@ -60,6 +62,7 @@ impl Replay {
             incidents_with_history: 0,
             base_rate: 0.0,
             excluded: 0,
+            uncertain: 0,
             censored: 0,
             abstained: 0,
             failing_share: 0.0,
@@ -75,6 +78,7 @@ impl Replay {
             for (i, label) in target.labels.iter().enumerate() {
                 match (label, target.rows[i]) {
                     (RowLabel::Excluded, _) => report.excluded += 1,
+                    (RowLabel::Uncertain, _) => report.uncertain += 1,
                     (RowLabel::Censored, _) => report.censored += 1,
                     (label, None) => {
                         report.abstained += 1;

@@ -33,6 +33,8 @@ pub struct TargetRows {
     /// Row of every grid point in [`Replay::features`].
     pub rows: Vec<Option<usize>>,
     pub incidents: Vec<Incident>,
+    /// When somebody acted on it.
+    pub actions: Vec<Timestamp>,
 }
 
 /// Targets replayed at a time.
@@ -71,7 +73,19 @@ pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
         // Of a target that vanished nobody knows how it went on.
         let last_seen = recorded.steps.iter().rposition(|step| step.seen);
         let observed_until = times[last_seen.unwrap_or(0)];
-        let labels = labels::label_rows(&times, &incidents, &phases, &plan.rules, observed_until);
+        let acted = times.iter().zip(&recorded.steps);
+        let actions: Vec<Timestamp> = acted
+            .filter(|(_, step)| step.acted)
+            .map(|(t, _)| *t)
+            .collect();
+        let labels = labels::label_rows(
+            &times,
+            &incidents,
+            &phases,
+            &actions,
+            &plan.rules,
+            observed_until,
+        );
         let finished = 1 + done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         progress("features", finished as f64 / history.len() as f64);
         let target = TargetRows {
@@ -79,6 +93,7 @@ pub fn replay(history: &History, plan: &Plan, progress: Progress) -> Replay {
             labels,
             rows,
             incidents,
+            actions,
         };
         (target, features)
     };
@@ -168,6 +183,7 @@ impl Replay {
                     .collect(),
                 labels: target.labels[from..until].to_vec(),
                 incidents: target.incidents.clone(),
+                actions: target.actions.clone(),
             })
             .collect()
     }

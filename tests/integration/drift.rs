@@ -18,6 +18,7 @@ const READ_FROM: usize = DAY / 2;
 fn fleet(bundle: Arc<Bundle>) -> Fleet {
     let plan = plan();
     let settings = Settings {
+        max_targets: 100_000,
         rules: plan.rules,
         limits: plan.limits,
         levels: RiskLevels::default(),
@@ -154,6 +155,7 @@ fn of_many_targets_some_are_counted_at_each_step() {
     let mut fleet = Fleet::new(
         bundle(),
         Settings {
+            max_targets: 100_000,
             limits: Limits {
                 min_signals: 0.0,
                 fresh_steps: 1,

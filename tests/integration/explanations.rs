@@ -136,6 +136,7 @@ fn a_cycle_explains_the_riskiest_targets_and_no_more_than_so_many() {
         manifest.threshold.probability = threshold;
         let bundle = Bundle::from_files(manifest, shared.files()).expect("its own files fit");
         let settings = Settings {
+            max_targets: 100_000,
             rules: plan.rules,
             limits: plan.limits,
             levels: RiskLevels::default(),

@@ -204,3 +204,57 @@ async fn who_takes_no_answer_is_cut_off() {
         sleep(Duration::from_secs(1)).await;
     }
 }
+
+/// Opens a connection from another address of this host.
+async fn connect_from(address: &str, to: std::net::SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let from = format!("{address}:0").parse().expect("an address");
+    socket.bind(from).expect("the address is this host's");
+    socket.connect(to).await.expect("a connection")
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_connections() {
+    // Both ends are files of this process.
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files).expect("enough files");
+    let served = serve(None).await;
+    let mut held = Vec::new();
+    for _ in 0..512 {
+        held.push(served.connect().await);
+    }
+    // More of it are answered once, work with 503, and many more are closed.
+    let body = r#"{"cpu_usage": 1}"#;
+    let answer = served.answer(post("/predict", body).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let healthy = b"GET /-/healthy HTTP/1.1\r\nhost: a\r\n\r\n";
+    let answer = served.answer(healthy).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for _ in 0..32 {
+        held.push(served.connect().await);
+    }
+    assert_eq!(served.answer(healthy).await, "");
+
+    let mut other = connect_from("127.0.0.2", served.address).await;
+    let request = post("/predict", body);
+    other
+        .write_all(request.as_bytes())
+        .await
+        .expect("the request is taken");
+    let mut answer = Vec::new();
+    let _ = other.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "not served");
+
+    drop(held);
+    // The server notices at its own pace that they are gone.
+    let mut answer = String::new();
+    for _ in 0..100 {
+        answer = served.answer(post("/predict", body).as_bytes()).await;
+        if answer.starts_with("HTTP/1.1 200") {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{answer}");
+}

@@ -24,6 +24,7 @@ fn bits(row: &[f32]) -> Vec<u32> {
 
 fn settings(plan: &Plan) -> Settings {
     Settings {
+        max_targets: 100_000,
         rules: plan.rules,
         limits: plan.limits,
         levels: RiskLevels::default(),

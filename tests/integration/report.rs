@@ -168,6 +168,7 @@ impl Fleet {
                         false => RowLabel::Negative,
                     })
                     .collect(),
+                actions: Vec::new(),
                 incidents: starts
                     .iter()
                     .map(|s| Incident {
@@ -221,6 +222,7 @@ fn labels() -> LabelReport {
         incidents: 0,
         incidents_with_history: 0,
         base_rate: 0.0,
+        uncertain: 0,
         excluded: 0,
         censored: 0,
         abstained: 0,

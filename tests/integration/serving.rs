@@ -25,7 +25,7 @@ use forewarn::prometheus::Client;
 use forewarn::runner::{Models, Runner};
 use forewarn::scoreboard::MIN_OUTCOMES;
 use forewarn::server::{self, App, Serving};
-use forewarn::state::{IncidentRecord, Store};
+use forewarn::state::{ActionRecord, IncidentRecord, Store};
 use forewarn::time::Timestamp;
 use forewarn::training;
 use forewarn::types::{Shard, Source, TargetId, TargetState};
@@ -62,6 +62,7 @@ impl World {
         let server = MockServer::start().await;
         let state = tempfile::tempdir().expect("a temporary folder");
         config.prometheus.url = server.uri();
+        config.state.path = state.path().into();
         // Only training and backtests may ask for it.
         config.compare = [("rule".into(), COMPARED.into())].into();
         config.prometheus.timeout = Duration::from_secs(5);
@@ -134,11 +135,20 @@ impl World {
             .collect()
     }
 
+    async fn get(&self, route: &str) -> Value {
+        let request = Request::get(route).body(Body::empty());
+        self.send(request.expect("a request")).await.1
+    }
+
     async fn post(&self, route: &str, content_type: &str, body: String) -> (StatusCode, Value) {
         let request = Request::post(route)
             .header("content-type", content_type)
             .body(Body::from(body))
             .expect("a request");
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
         let answer = server::router(self.app.clone())
             .oneshot(request)
             .await
@@ -340,6 +350,36 @@ async fn a_server_that_flaps_or_has_another_clock_is_understood() {
         !metrics.contains("forewarn_query_warnings_total 0"),
         "{metrics}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_beyond_the_bound_are_left_out_and_counted() {
+    let mut world = World::new().await;
+    world.runner.cycle(minute(3000)).await;
+    let names = |world: &World| -> Vec<TargetId> {
+        let snapshot = world.snapshot();
+        snapshot
+            .assessments
+            .iter()
+            .map(|a| a.target.clone())
+            .collect()
+    };
+    let all = names(&world);
+
+    let mut config = config();
+    config.targets.max = 5;
+    let mut world = World::with(config).await;
+    for n in 3000..3003 {
+        world.runner.cycle(minute(n)).await;
+        assert_eq!(names(&world), all[..5], "{n}");
+        let line = format!("forewarn_left_out{{what=\"targets\"}} {}", all.len() - 5);
+        let metrics = world.metrics();
+        let left_out: Vec<&str> = metrics
+            .lines()
+            .filter(|line| line.starts_with("forewarn_left_out{what=\"targets\""))
+            .collect();
+        assert_eq!(left_out, [line], "{n}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -625,6 +665,35 @@ async fn a_webhook_is_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_action_is_stored_once_and_listed() {
+    let world = World::new().await;
+    let body = r#"{"labels": {"instance": "shop-01"}, "id": "PD-7", "comment": "failed over"}"#;
+    for stored in [1, 0] {
+        let (status, answer) = world
+            .post("/webhook/action", "application/json", body.into())
+            .await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let expected = json!({"target": "shop-01", "time": ORIGIN.to_string(), "stored": stored,
+            "duplicate": 1 - stored, "other_shard": 0});
+        assert_eq!(answer, expected);
+    }
+    let (status, problem) = world
+        .post("/webhook/action", "application/json", "{}".into())
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("names no target"), "{problem}");
+    let listed = world.get("/api/v1/actions").await;
+    let known = json!({"target": "shop-01", "time": ORIGIN.to_string(), "id": "PD-7", "comment": "failed over"});
+    assert_eq!(listed, json!({"actions": [known]}));
+    assert!(
+        world
+            .metrics()
+            .contains("forewarn_actions_total{source=\"webhook\"} 1\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_answer_to_the_failure_query_a_target_stays_what_it_was() {
     let mut world = World::new().await;
     let (target, start) = first_failure(history(), 2000);
@@ -724,7 +793,7 @@ fn recorded_tracks(
     tracks
 }
 
-/// Two days of cycles, with a restart, and then the functions of `backtest` on the very rows that were served.
+/// Two days of cycles, with a restart and people who act on alarms but those of one target, and then the functions of `backtest` on the very rows that were served.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
     let mut world = World::new().await;
@@ -732,6 +801,7 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
     world.runner = runner_with(&world.app, Some(bundle()));
     let (from, until) = (MINUTES - 2 * 1440, MINUTES);
     let mut served: HashMap<TargetId, Vec<Option<f32>>> = HashMap::new();
+    let mut acted = Vec::new();
     for n in from..until {
         if n == from + 1000 {
             world.runner = runner(&world.app);
@@ -744,6 +814,23 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
             rows.resize(n - from, None);
             rows.push(assessment.risk.as_ref().map(|risk| risk.probability as f32));
         }
+        let store = world.app.store.as_ref().expect("state is on");
+        let opened = store.alarms(minute(n), 100).expect("the alarms");
+        for alarm in opened
+            .into_iter()
+            .filter(|a| a.target.as_str() != "shop-02")
+        {
+            // Between two grid points, and told before it is over.
+            let action = ActionRecord {
+                target: alarm.target,
+                id: n.to_string(),
+                at: minute(n + 3).minus(Duration::from_secs(20)),
+                comment: "failed over".into(),
+            };
+            let stored = store.record_actions(ORIGIN, std::slice::from_ref(&action));
+            assert_eq!(stored.expect("it is stored").stored, 1);
+            acted.push(action);
+        }
     }
     served
         .values_mut()
@@ -754,7 +841,11 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
     assert_eq!(&shadow.summary, live);
 
     let plan = learning::plan(&config());
-    let replay = training::replay(history(), &plan, &|_, _| ());
+    let mut known = history().clone();
+    for action in &acted {
+        known.mark_acted(&action.target, action.at);
+    }
+    let replay = training::replay(&known, &plan, &|_, _| ());
     let tracks = recorded_tracks(&replay, from, &served);
     let threshold = bundle().manifest.threshold.alarming();
     let rule = AlarmRule::new(
@@ -765,12 +856,27 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
     let scored = Scored::own(&tracks);
     let tally = tally(&scored, &rule);
     assert!(
-        tally.right > 0 && tally.r#false > 0 && tally.incidents > tally.foreseen,
+        tally.right > 0
+            && tally.r#false > 0
+            && tally.uncertain > 0
+            && tally.incidents > tally.foreseen,
         "{tally:?}"
     );
     assert_eq!(
-        (live.right, live.early, live.r#false, live.open),
-        (tally.right, tally.early, tally.r#false, tally.undecided)
+        (
+            live.right,
+            live.early,
+            live.uncertain,
+            live.r#false,
+            live.open
+        ),
+        (
+            tally.right,
+            tally.early,
+            tally.uncertain,
+            tally.r#false,
+            tally.undecided
+        )
     );
     assert_eq!(
         (live.foreseen, live.missed, live.window.counts.scored),
@@ -822,7 +928,7 @@ async fn the_scoreboard_counts_what_a_backtest_of_the_served_rows_counts() {
         rows.filter_map(|(score, label)| match label {
             RowLabel::Positive => Some((f64::from((*score)?), true, 1.0)),
             RowLabel::Negative => Some((f64::from((*score)?), false, 1.0)),
-            RowLabel::Excluded | RowLabel::Censored => None,
+            RowLabel::Uncertain | RowLabel::Excluded | RowLabel::Censored => None,
         })
     });
     let rows = Rows::new(labelled);

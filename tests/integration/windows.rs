@@ -296,6 +296,7 @@ proptest! {
         prop_assert_eq!(before, expected, "what comes after {}", cut);
 
         let settings = Settings {
+            max_targets: 100_000,
             rules: plan.rules,
             limits: plan.limits,
             levels: RiskLevels::default(),
