@@ -6,18 +6,21 @@ cd "$(dirname "$0")/.."
 promtool check rules --lint=all --lint-fatal rules/*.rules.yml
 promtool test rules tests/rules/*.test.yml
 promtool check config --lint=all --lint-fatal deploy/prometheus/scrape-forewarn.yml
-amtool check-config deploy/alertmanager/receiver-forewarn.yml
 
-# The vmalert variant: the same groups but for the pages, and the same behaviour in the same tests.
+# The vmalert variant: the same groups but for the pages, and the same behaviour and texts in the same tests.
 diff <(sed -n '/^groups:/,/# Pages about targets/p' rules/forewarn.rules.yml | sed '$d') \
      <(sed -n '/^groups:/,/# Pages about targets/p' rules/forewarn-vmalert.rules.yml | sed '$d')
 variant=$(mktemp -d)
 trap 'rm -rf "$variant"' EXIT
-sed "s|\.\./\.\./rules/forewarn\.rules|$PWD/rules/forewarn-vmalert.rules|" tests/rules/pages.test.yml > "$variant/pages.test.yml"
-promtool test rules "$variant/pages.test.yml"
+for file in pages text; do
+  sed "s|\.\./\.\./rules/forewarn\.rules|$PWD/rules/forewarn-vmalert.rules|" "tests/rules/$file.test.yml" > "$variant/$file.test.yml"
+done
+promtool test rules "$variant"/*.test.yml
 if command -v vmalert > /dev/null; then
-  vmalert -dryRun -rule=rules/forewarn-vmalert.rules.yml -loggerLevel=ERROR
+  vmalert -dryRun -rule=rules/forewarn-vmalert.rules.yml -rule=rules/forewarn-links.rules.yml -loggerLevel=ERROR
 fi
+
+amtool check-config deploy/alertmanager/receiver-forewarn.yml
 
 python3 tests/rules/lint.py
 echo "rules: ok"
