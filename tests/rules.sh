@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Checks rules, their unit tests, the dashboards and the deploy snippets around them. Needs promtool, amtool and python3.
+# Checks rules, their unit tests, the dashboards and the deploy snippets around them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. deploy/packages.sh
+need promtool=prometheus prometheus-alertmanager=prometheus-alertmanager python3=python3 curl=curl jq=jq
 
 promtool check rules --lint=all --lint-fatal rules/*.rules.yml
 promtool test rules tests/rules/*.test.yml
@@ -20,7 +22,7 @@ if command -v vmalert > /dev/null; then
   vmalert -dryRun -rule=rules/forewarn-vmalert.rules.yml -rule=rules/forewarn-links.rules.yml -loggerLevel=ERROR
 fi
 
-amtool check-config deploy/alertmanager/receiver-forewarn.yml
+tests/rules/routes.sh
 
 python3 tests/rules/lint.py
 echo "rules: ok"
