@@ -16,7 +16,9 @@ FORESEEN = "only when a foreseen failure has begun"
 A_DAY = "given when most of a day was scored"
 MAY_BE_EMPTY = {
     **{(board, panel): FEW for board in ("fleet", "quality", "target") for panel in ("Precision", "Recall", "False alarms / target-week")},
+    ("target", "Alarms that were right"): FEW,
     ("quality", "Precision and recall"): FEW,
+    ("fleet", "Not predicted now, and why"): "only when a target has no prediction",
     **{(board, "Lead time, median"): FORESEEN for board in ("fleet", "quality", "target")},
     ("quality", "Lead time"): FORESEEN,
     ("quality", "Drift of the most drifting features"): A_DAY,
@@ -25,7 +27,10 @@ MAY_BE_EMPTY = {
 }
 
 # The same, only while no target was at risk.
-QUIET = {("fleet", "Alerts of forewarn"), ("target", "Reasons over time"), ("target", "Reasons now"), ("target", "Alerts about this target")}
+QUIET = {("fleet", "Alerts of forewarn"), ("target", "Reasons over time"), ("target", "Reasons now")}
+
+# What there must be for an annotation to have something to mark; without a line here nothing need have happened.
+MARKED = {"Alarms": 'last_over_time(ALERTS{forewarn="true",alertstate="firing",target!=""}[%s])', "Incidents": 'max_over_time(forewarn_target_state{state="failing"}[%s]) == 1'}
 
 
 def ask(base, path, **parameters):
@@ -60,7 +65,10 @@ def main():
     base, seconds = options.prometheus.rstrip("/"), int(options.minutes * 60)
     end, step = int(time.time()), max(1, seconds // 200)
     target, warned = pick_target(base, f"{seconds}s")
-    variables = {"target": target, "__range": f"{seconds}s", "__range_s": str(seconds),
+    horizons = ask(base, "query", query=f"last_over_time(forewarn_model_info[{seconds}s])")
+    if not horizons:
+        raise RuntimeError(f"{base} has no forewarn_model_info: does forewarn serve a model?")
+    variables = {"target": target, "filter": ".*", "instance": ".*", "horizon": horizons[0]["metric"]["horizon"], "__range": f"{seconds}s", "__range_s": str(seconds),
                  "__interval": options.rate_interval, "__rate_interval": options.rate_interval}
     print(f"the last {seconds} s, target {target}, {'which forewarn warned of' if warned else 'no target was at risk'}")
 
@@ -75,16 +83,24 @@ def main():
     for path in sorted((pathlib.Path(__file__).parents[1] / "dashboards").glob("*.json")):
         board = json.loads(path.read_text())
         panels = [(p["title"], p["targets"], may_be_empty.get((path.stem, p["title"]))) for p in board["panels"] if p.get("targets")]
-        # Annotations mark what happened, and mostly nothing has.
-        panels += [(f"annotation {a['name']}", [a], "nothing to mark") for a in board["annotations"]["list"] if a.get("expr")]
+        for note in board["annotations"]["list"]:
+            if note.get("expr"):
+                happened = note["name"] in MARKED and ask(base, "query", query=MARKED[note["name"]] % f"{seconds}s")
+                if path.stem == "target":
+                    happened = happened and any(one["metric"]["target"] == target for one in happened)
+                panels.append((f"annotation {note['name']}", [note], None if happened else "nothing to mark"))
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                selector, label = re.match(r"label_values\((.+), (\w+)\)$", variable["definition"]).groups()
+                panels.append((f"variable {variable['name']}", [{"expr": f"group by ({label}) ({selector})"}], None))
         for title, targets, excuse in panels:
             waived.discard((path.stem, title))
             found, error = 0, None
-            for target in targets:
+            for query in targets:
                 try:
-                    found += len(series(target["expr"]))
+                    found += len(series(query["expr"]))
                 except (RuntimeError, KeyError) as problem:
-                    error = f"{type(problem).__name__} {problem} in {target['expr']}"
+                    error = f"{type(problem).__name__} {problem} in {query['expr']}"
             ok = not error and (found or excuse)
             failures += not ok
             print(f"{'ok  ' if ok else 'FAIL'}  {path.stem}: {title}: {error or (f'{found} series' if found or not excuse else f'empty: {excuse}')}")
