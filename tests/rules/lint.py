@@ -2,10 +2,13 @@
 import json
 import pathlib
 import re
+import subprocess
 import sys
+import tempfile
 
 root = pathlib.Path(__file__).parents[2]
 metrics = set((root / "tests/metrics.lst").read_text().split())
+DURATIONS = {"horizon": "30m", "__range": "1h", "__interval": "1m", "__rate_interval": "1m"}
 LEVELS = {"CRITICAL": "#D6203F", "HIGH": "#EE7A17", "MEDIUM": "#E8C410", "LOW": "#6FA8EC", "MINIMAL": "#2F6BC4"}
 problems = []
 
@@ -66,6 +69,7 @@ for name, part in sections.items():
 for link in re.findall(r"\]\(#([\w-]+)\)", runbook):
     check(link in anchors, f"docs/runbook.md: links to #{link}, which is no section")
 
+queries = []
 KINDS = {"row", "text", "stat", "table", "timeseries", "state-timeline", "bargauge"}
 dashboards = {}
 for path in sorted((root / "dashboards").glob("*.json")):
@@ -83,6 +87,8 @@ for path in sorted((root / "dashboards").glob("*.json")):
     def fits(where, exprs, known):
         for expr in exprs:
             metrics_exist(where, expr)
+            if not expr.startswith("label_values("):
+                queries.append((where, re.sub(r"\$\{?(\w+)\}?", lambda m: DURATIONS.get(m[1], "x"), expr)))
         for name in re.findall(r"\$\{?(\w+)", " ".join(exprs)):
             check(name in known or name.startswith("__"), f"{where}: unknown variable ${name}")
 
@@ -131,6 +137,13 @@ for name, board in dashboards.items():
         check(uid in uids, f"{name}: links to {uid}, which does not exist")
 for uid in re.findall(r"/d/([\w-]+)", "".join(p.read_text() for p in (root / "rules").glob("*.yml"))):
     check(uid in uids, f"rules: link to {uid}, which does not exist")
+
+# promtool knows PromQL: every query as the expression of a rule.
+with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+    json.dump({"groups": [{"name": f"{i}: {where}", "rules": [{"record": "x", "expr": expr}]} for i, (where, expr) in enumerate(queries)]}, file)
+    file.flush()
+    answer = subprocess.run(["promtool", "check", "rules", "--lint=none", file.name], capture_output=True, text=True)
+    check(answer.returncode == 0, answer.stderr)
 
 print("\n".join(problems) or f"{len(dashboards)} dashboards and their links, {len(alerts)} alerts: ok")
 sys.exit(bool(problems))
