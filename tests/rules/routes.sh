@@ -32,7 +32,6 @@ JSON
 rendered() { amtool template render --template.glob=deploy/alertmanager/forewarn.tmpl --template.data="$dir/data.json" --template.text="{{ template \"$1\" . }}"; }
 diff <(rendered forewarn.title) <(printf 'web-1: 85%% likely to fail within 30m')
 diff <(rendered forewarn.text) - << 'TEXT'
-web-1: 85% likely to fail within 30m
 Because of: error rate (odds x10.1).
 First: Read the log.
 Dashboard: https://grafana.example/d/forewarn-target
