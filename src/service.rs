@@ -58,6 +58,8 @@ impl Service {
         let settled = fingerprint(&source, &config);
         let runner = match open(&config) {
             Ok(bundle) => {
+                let (id, origin) = (&bundle.manifest.id, bundle.manifest.origin.name());
+                info!(model = %id, origin, "model loaded");
                 app.serving.store(Arc::new(Serving {
                     config: config.clone(),
                     model: Some(bundle.clone()),

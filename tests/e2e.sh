@@ -89,6 +89,16 @@ check "/predict refuses what is no JSON" test "$(post /predict '{')" = 400
 check "the page, the docs and the spec answer" \
   curl -sf -o /dev/null "$forewarn/" -o /dev/null "$forewarn/docs" -o /dev/null "$forewarn/redoc" -o /dev/null "$forewarn/openapi.json"
 
+# The same time queried again, by the commands of somebody who looks at it afterwards.
+served=$(pgrep -g "$demo" -f 'forewarn serve')
+backtest() {
+  env $(tr '\0' '\n' <"/proc/$served/environ" | grep -E '^(FOREWARN_PROMETHEUS_URL|DATA_PATH|MODEL_PATH)=') target/release/forewarn backtest \
+    --config.file "$(tr '\0' '\n' <"/proc/$served/cmdline" | tail -n 1)" --start 10m --end now --allow-overlap --output json 2>/dev/null
+}
+live=$(backtest | jq -c .live)
+echo "      live and queried again: $live"
+check "the alarms raised live are compared with the same time queried again" jq -e '.live >= 1 and .same >= 1' <<<"$live"
+
 kill -INT -- "-$demo"
 wait "$demo" || true
 check "Ctrl-C ended everything" test -z "$(for p in $port $prometheus_port $alertmanager_port $fleet_port; do (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null && echo "$p"; done)"

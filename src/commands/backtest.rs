@@ -10,9 +10,15 @@ use super::history;
 use super::progress::Bars;
 use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
+use crate::config::Config;
+use crate::evaluation::AlarmRule;
 use crate::evaluation::baselines::Prior;
+use crate::evaluation::events::Scored;
+use crate::evaluation::live::{LiveDifference, Raised};
 use crate::learning;
 use crate::report::{self, Kind, Subject};
+use crate::state::{AlarmRecord, StateError, Store};
+use crate::time::Timestamp;
 use crate::tracker;
 use crate::training::{self, Plan};
 
@@ -104,6 +110,17 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
         );
     }
 
+    let live = threshold.map_or(Ok(None), |threshold| {
+        let rule = AlarmRule::new(threshold, plan.alert_for, &plan.rules);
+        let tracks = replay.tracks(range.0, range.1, |row| {
+            scores[row].served(config.model.serve)
+        });
+        raised(&config, start).map(|raised| {
+            let raised = raised.filter(|raised| !raised.is_empty())?;
+            Some(LiveDifference::new(&raised, &Scored::own(&tracks), &rule))
+        })
+    })?;
+
     if let Some(path) = &args.report {
         let review = report::review(&history, &replay, &plan, range, &scores, &bundle);
         let surrogate = replay.surrogate(&plan, &scores, threshold);
@@ -133,6 +150,9 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
                 );
             }
             println!("{}", evaluation.table());
+            if let Some(live) = &live {
+                println!("{}", live.text());
+            }
         }
         Output::Json => {
             if overlaps {
@@ -140,6 +160,7 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
             }
             let mut report = json!(evaluation);
             report["model_id"] = json!(manifest.id);
+            report["live"] = json!(live);
             report["overlaps_training"] = json!(overlaps);
             report["timing"] = json!({
                 "fetch_seconds": fetch_seconds,
@@ -150,6 +171,27 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The alarms since `start` that the state has, whichever model raised them; `None` without a state.
+fn raised(config: &Config, start: Timestamp) -> anyhow::Result<Option<Vec<Raised>>> {
+    if !config.state.enabled {
+        return Ok(None);
+    }
+    let alarms = match Store::open_read_only(&config.state.path) {
+        Ok(store) => store.alarms(start, usize::MAX)?,
+        Err(StateError::Missing { .. }) => return Ok(None),
+        Err(error) => {
+            eprintln!("warning: the alarms that were raised live are not known: {error}");
+            return Ok(None);
+        }
+    };
+    let raised = |alarm: AlarmRecord| Raised {
+        target: alarm.target,
+        opened: alarm.opened,
+        outcome: alarm.outcome,
+    };
+    Ok(Some(alarms.into_iter().map(raised).collect()))
 }
 
 /// Before anything is read, so that nobody waits for a report that has no place.

@@ -5,6 +5,7 @@ pub mod baselines;
 pub mod bootstrap;
 pub mod curves;
 pub mod events;
+pub mod live;
 pub mod ranking;
 pub mod report;
 pub mod threshold;
