@@ -31,6 +31,8 @@ pub mod cycle;
 pub mod report;
 pub mod simulator;
 pub mod config;
+pub mod promql;
+pub mod presets;
 pub mod learning;
 pub mod output;
 pub mod artifact;
