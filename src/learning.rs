@@ -234,6 +234,7 @@ pub fn label_report(report: &LabelReport) -> String {
             by(&mut sources.map(|(source, n)| (*source, *n))),
         ));
     }
+    text.push_str(&format!("verdict  {}\n", report.verdict()));
     let coverage: Vec<String> = report
         .coverage
         .iter()

@@ -193,6 +193,22 @@ impl LabelReport {
         }
     }
 
+    /// Whether there are enough failures, and what to do when not.
+    pub fn verdict(&self) -> String {
+        let found = format!(
+            "{} of {} incidents have samples before them, {MIN_INCIDENTS} are needed, and from {FEW_INCIDENTS} on figures mean something",
+            self.incidents_with_history, self.incidents
+        );
+        let ways = "another failure definition, of something that happens more often (failure.queries, failure.alerts); a longer range (train.range or --start, as far back as Prometheus keeps); until then the shipped model (models/default), which answers POST /predict for its own seven signals, and scores targets of a config with just these";
+        match self.incidents_with_history {
+            n if n < MIN_INCIDENTS => {
+                format!("too few failures to learn from: {found}. What helps: {ways}")
+            }
+            n if n < FEW_INCIDENTS => format!("few failures: {found}. What helps: {ways}"),
+            _ => format!("enough failures to learn from: {found}"),
+        }
+    }
+
     fn inverted(&self) -> String {
         format!(
             "targets are failing at {:.0} % of all points in time: a failure query is probably inverted (it must return a sample only while a target fails, as `up == 0` does, and not a 0 or 1 at all times)",

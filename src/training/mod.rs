@@ -14,6 +14,7 @@ pub use dataset::{Dataset, DatasetRow};
 pub use facts::LabelReport;
 pub use held_out::HeldOut;
 pub use replay::{Replay, TargetRows, replay};
+pub use sample::shortest;
 
 use crate::drift::Reference;
 use crate::evaluation::baselines::Prior;

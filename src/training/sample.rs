@@ -1,10 +1,13 @@
 //! Which rows are fitted: slices of time, folds inside the first, and a sample of the negatives.
 
+use std::time::Duration;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Plan, Progress, Replay, TrainError};
 use crate::model::{self, FitError, FitParams, Fitted, Fold, Split, TrainingSet};
+use crate::time::format_duration;
 
 /// Bounds of the slices, as grid indices: fit `0..fit`, calibrate `calibrate.0..calibrate.1`, test `test..`.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +34,14 @@ impl Slices {
         let step = plan.catalogue.step();
         let horizon = plan.rules.horizon.as_millis().div_ceil(step.as_millis()) as usize;
         let embargo = horizon + plan.catalogue.lookback();
-        if steps < 10 * embargo {
-            let span = |n: usize| crate::time::format_duration(step * n as u32);
+        let needed = shortest(plan);
+        let span = |n: usize| step * n as u32;
+        if span(steps) < needed {
             return Err(TrainError::TooShort {
-                have: span(steps),
-                horizon: span(horizon),
-                lookback: span(plan.catalogue.lookback()),
-                needed: span(10 * embargo),
+                have: format_duration(span(steps)),
+                horizon: format_duration(span(horizon)),
+                lookback: format_duration(span(plan.catalogue.lookback())),
+                needed: format_duration(needed),
             });
         }
         let (fit, calibrate) = (steps * 6 / 10, steps * 8 / 10);
@@ -48,6 +52,13 @@ impl Slices {
             embargo,
         })
     }
+}
+
+/// The shortest range that has room for the slices and their embargoes.
+pub fn shortest(plan: &Plan) -> Duration {
+    let step = plan.catalogue.step();
+    let horizon = plan.rules.horizon.as_millis().div_ceil(step.as_millis()) as u32;
+    step * 10 * (horizon + plan.catalogue.lookback() as u32)
 }
 
 /// Rows to fit and calibrate on, with the weights that undo the sampling of negatives.

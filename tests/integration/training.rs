@@ -212,6 +212,12 @@ fn what_nothing_can_be_learned_from_is_refused_in_words() {
     }
     let enough = labels_of(&made_up(&["a", "b"], lively, at_times));
     assert_eq!(enough.refusal(false), None, "{enough:?}");
+    let verdict = enough.verdict();
+    assert!(
+        verdict.contains(" of 10 incidents have samples"),
+        "{verdict}"
+    );
+    assert!(!verdict.contains("too few"), "{verdict}");
     let two = labels_of(&made_up(&["a", "b"], lively, |_, i| i == 900));
     assert_eq!(two.refusal(true), None, "forced");
 }
@@ -258,6 +264,10 @@ fn the_label_report_says_what_looks_wrong() {
         "warning: the signal response_time_ms has no sample at all",
         "by month: 2026-01 4",
         "by source: query 4",
+        "verdict  too few failures to learn from: 2 of 4 incidents have samples before them",
+        "another failure definition",
+        "a longer range",
+        "the shipped model",
     ] {
         assert!(text.contains(expected), "no {expected:?} in {text}");
     }
