@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::config::Config;
 use crate::history::{Column, History};
-use crate::prometheus::{Answer, Client, QueryError};
+use crate::prometheus::{Answer, Client, QueryError, Series};
 use crate::time::Timestamp;
 use crate::types::{FailureMode, Labels, Shard, Source};
 use crate::webhook::{self, OwnAlerts};
@@ -25,6 +25,8 @@ pub struct FetchReport {
     pub failed: Vec<(String, QueryError)>,
     /// Config key and text of each warning that Prometheus gave.
     pub warnings: Vec<(String, String)>,
+    /// What each answered query returned, in the order of the config.
+    pub returned: Vec<Returned>,
     /// Series of each signal.
     pub series: BTreeMap<String, usize>,
     /// Series of each score to compare with.
@@ -34,6 +36,16 @@ pub struct FetchReport {
     /// Config keys whose series lack a target label.
     pub nameless: BTreeSet<String>,
     pub queries: usize,
+}
+
+#[derive(Debug)]
+pub struct Returned {
+    pub key: String,
+    pub series: usize,
+    /// Targets that a query for failures or exclusions names.
+    pub targets: usize,
+    /// Times of its first and last sample.
+    pub span: Option<(Timestamp, Timestamp)>,
 }
 
 impl FetchReport {
@@ -212,7 +224,7 @@ fn compared(config: &Config) -> impl Iterator<Item = Query> {
 }
 
 /// Firing alerts that match, without those that our own predictions raised.
-fn alerts_query(matchers: &BTreeMap<String, String>, own_alerts: &OwnAlerts) -> String {
+pub fn alerts_query(matchers: &BTreeMap<String, String>, own_alerts: &OwnAlerts) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let mut selector = String::from(r#"ALERTS{alertstate="firing",forewarn!="true""#);
     for (label, value) in matchers {
@@ -246,6 +258,16 @@ fn insert(
         }
         Column::Failing(_) | Column::Excluded | Column::Acted => (),
     }
+    let times = |series: Series| Some((series.samples.first()?.0, series.samples.last()?.0));
+    report.returned.push(Returned {
+        key: query.key.clone(),
+        series: answer.len(),
+        targets: 0,
+        span: answer
+            .series()
+            .filter_map(times)
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))),
+    });
     let warnings = answer.warnings.iter().cloned();
     report
         .warnings
@@ -259,6 +281,7 @@ fn insert(
     history.reserve(answer.len() / shard.count() as usize);
     let mut extra_labels = Labels::default();
     let (mut doubled, mut example) = (BTreeSet::new(), None);
+    let mut named = BTreeSet::new();
     for series in answer.series() {
         let label = |name: &str| series.label(name);
         let Some(target) = webhook::target_of(label, &config.targets, mapped) else {
@@ -287,10 +310,16 @@ fn insert(
             example.get_or_insert_with(|| format!("{target} at {}", duplicate.at));
             doubled.insert(target.clone().into_owned());
         }
+        if matches!(query.column, Column::Failing(_) | Column::Excluded) {
+            named.insert(target.clone().into_owned());
+        }
         if matches!(query.column, Column::Failing(_)) {
             let mode = failure_mode(query, label);
             history.name_failures(&target, mode, samples.iter().map(|(t, _)| *t));
         }
+    }
+    if let Some(returned) = report.returned.last_mut() {
+        returned.targets = named.len();
     }
     if let Some(example) = example {
         let text = format!(

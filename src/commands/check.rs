@@ -1,18 +1,28 @@
 //! `forewarn check`: a config, its queries, a model.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
-use serde_json::json;
+use serde::Serialize;
 
 use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
 use crate::config::{Config, Environment, WebConfig};
+use crate::diagnosis::Diagnosis;
 use crate::fetch::{self, Fetched, Purpose};
 use crate::history::TargetHistory;
 use crate::prometheus::Client;
+use crate::starter;
 use crate::time::{Timestamp, format_duration, parse_duration};
+use crate::types::Unit;
 use crate::webhook::OwnAlerts;
+
+/// Targets that advice names.
+const NAMED: usize = 5;
+/// Share of missing points that is worth a word.
+const GAPS: f64 = 0.25;
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -41,7 +51,7 @@ struct QueriesArgs {
     config: ConfigFile,
     /// How far back to look.
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_duration)]
-    range: std::time::Duration,
+    range: Duration,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -80,116 +90,301 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
 
 fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
+    let looked = look(&config, args.range)?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&looked.rows)?),
+        Output::Text => print!("{}", looked.table()),
+    }
+    looked.tell()
+}
+
+/// What the queries of a config return.
+pub struct Looked {
+    rows: Vec<Row>,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+}
+
+/// One query.
+#[derive(Serialize)]
+struct Row {
+    /// Name of the signal, else the config key.
+    signal: String,
+    #[serde(skip)]
+    key: String,
+    series: usize,
+    /// With a sample in the range.
+    targets: usize,
+    /// Share of their points without a sample; of failures and exclusions absence is no lack.
+    missing: Option<String>,
+    last_value: Option<String>,
+    unit: Option<Unit>,
+    first_sample: Option<String>,
+    last_sample: Option<String>,
+    /// What to do about it.
+    advice: Vec<String>,
+}
+
+/// Runs every query over the recent past.
+pub fn look(config: &Config, range: Duration) -> anyhow::Result<Looked> {
     let end = now().minus(config.query_offset).floor(config.step);
-    let start = end.minus(args.range).floor(config.step);
+    let start = end.minus(range).floor(config.step);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let client = Client::new(&config.prometheus)?;
     let fetched = runtime.block_on(fetch::fetch(
         &client,
-        &config,
+        config,
         &OwnAlerts::default(),
         Purpose::Evaluation,
         (start, end, config.step),
         |_, _| (),
     ));
-    let rows = rows(&config, &fetched, start);
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-        Output::Text => {
-            println!(
-                "{:<24} {:>7} {:>9} {:>12} {:>20}",
-                "signal", "targets", "missing", "last value", "first sample"
-            );
-            for row in &rows {
-                let text = |key: &str| {
-                    row[key]
-                        .as_str()
-                        .map_or_else(|| "-".to_string(), str::to_string)
-                };
-                println!(
-                    "{:<24} {:>7} {:>9} {:>12} {:>20}",
-                    text("signal"),
-                    row["targets"],
-                    text("missing"),
-                    text("last_value"),
-                    text("first_sample")
-                );
-            }
-        }
-    }
+    let diagnosis = Diagnosis {
+        client: &client,
+        at: end,
+        range,
+    };
+    let mut rows = rows(config, &fetched, start);
     let report = &fetched.report;
-    for (key, text) in &report.warnings {
-        eprintln!("warning: {key}: {text}");
-    }
-    for key in &report.nameless {
-        eprintln!(
-            "warning: {key} returns series without the label {}",
-            config.targets.label.join(" or ")
-        );
-    }
+    let warnings = report
+        .warnings
+        .iter()
+        .map(|(key, text)| format!("{key}: {text}"));
+    let mut warnings: Vec<String> = warnings.collect();
+    warnings.extend(report.nameless.iter().map(|key| {
+        let labels = config.targets.label.join(" or ");
+        format!("{key} returns series without the label {labels}")
+    }));
     let mut problems = report.failures();
     problems.extend(report.duplicates.iter().map(|(_, text)| text.clone()));
-    problems.extend(
-        report
-            .series
-            .iter()
-            .filter(|(_, series)| **series == 0)
-            .map(|(name, _)| format!("signals.{name}.query returns nothing: try it in Prometheus' own page, and check the job's name and the exporter")),
-    );
-    problems.extend(
-        report
-            .compared
-            .iter()
-            .filter(|(_, series)| **series == 0)
-            .map(|(name, _)| {
-                format!("compare.{name} returns nothing: try it in Prometheus' own page")
-            }),
-    );
-    if !problems.is_empty() {
-        bail!("the queries have problems:\n  {}", problems.join("\n  "));
+    for row in &mut rows {
+        let answered = report.returned.iter().any(|one| one.key == row.key);
+        if row.series > 0 || !answered {
+            continue;
+        }
+        let query = query_of(config, &row.key);
+        if row.unit.is_some() || row.key.starts_with("compare.") {
+            let why = runtime.block_on(diagnosis.why_empty(query));
+            problems.push(format!("{} returns nothing: {why}", row.key));
+            row.advice.push(why);
+        } else if let Ok(absent) = runtime.block_on(diagnosis.absent(query)) {
+            row.advice.extend(absent);
+        }
     }
-    Ok(())
+    warnings.extend(said_once(&rows));
+    Ok(Looked {
+        rows,
+        warnings,
+        problems,
+    })
 }
 
-fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<serde_json::Value> {
+impl Looked {
+    pub fn queries(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn table(&self) -> String {
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let head = [
+            "query",
+            "series",
+            "targets",
+            "missing",
+            "first sample",
+            "last sample",
+            "last value",
+        ];
+        let mut lines = vec![head.map(String::from)];
+        lines.extend(self.rows.iter().map(|row| {
+            let value = row.last_value.as_ref().and_then(|value| value.parse().ok());
+            let value =
+                value.map(|value| starter::with_unit(value, row.unit.unwrap_or(Unit::None)));
+            [
+                row.signal.clone(),
+                row.series.to_string(),
+                row.targets.to_string(),
+                text(&row.missing),
+                text(&row.first_sample),
+                text(&row.last_sample),
+                text(&value),
+            ]
+        }));
+        aligned(&lines)
+    }
+
+    /// Says what looks wrong; a failure when something is.
+    pub fn tell(&self) -> anyhow::Result<()> {
+        for warning in &self.warnings {
+            eprintln!("warning: {warning}");
+        }
+        match self.problems.is_empty() {
+            true => Ok(()),
+            false => bail!(
+                "the queries have problems:\n  {}",
+                self.problems.join("\n  ")
+            ),
+        }
+    }
+}
+
+/// What is said of each query that is no problem; the same of several in one line.
+fn said_once(rows: &[Row]) -> Vec<String> {
+    let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let signals = rows.iter().filter(|row| row.unit.is_some()).count();
+    let others = |row: &&Row| row.series > 0 || row.unit.is_none();
+    for row in rows.iter().filter(others) {
+        for advice in &row.advice {
+            keys.entry(advice).or_default().push(&row.key);
+        }
+    }
+    let said = keys.into_iter().map(|(advice, keys)| match keys.len() {
+        n if n > NAMED && n == signals => format!("every signal {advice}"),
+        n if n > NAMED => format!(
+            "{} and {} more: {advice}",
+            keys[..NAMED].join(", "),
+            n - NAMED
+        ),
+        _ => format!("{}: {advice}", keys.join(", ")),
+    });
+    said.collect()
+}
+
+/// Columns that line up, the first to the left.
+pub fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().enumerate().map(|(i, cell)| {
+            let width = width(i).unwrap_or_default();
+            match i {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn query_of<'a>(config: &'a Config, key: &str) -> &'a str {
+    let signals = config.signals.iter();
+    let signals = signals.map(|s| (format!("signals.{}.query", s.signal.name), &s.query));
+    let numbered = |section: &'static str, queries: &'a [String]| {
+        let queries = queries.iter().enumerate();
+        queries.map(move |(i, query)| (format!("{section}[{i}]"), query))
+    };
+    let compared = config.compare.iter();
+    signals
+        .chain(numbered("failure.queries", &config.failure.queries))
+        .chain(numbered("exclude", &config.exclude))
+        .chain(compared.map(|(name, query)| (format!("compare.{name}"), query)))
+        .find(|(known, _)| known == key)
+        .map_or("", |(_, query)| query)
+}
+
+fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<Row> {
     let history = &fetched.history;
-    let row = |name: String, column: &dyn Fn(&TargetHistory) -> &[f32]| {
-        let columns = || {
-            history
-                .targets()
-                .into_iter()
-                .map(|(_, target)| column(target))
-        };
-        let targets = columns().filter(|c| c.iter().any(|v| !v.is_nan())).count();
+    let returned = |key: &str| fetched.report.returned.iter().find(|one| one.key == key);
+    let seen = |target: &TargetHistory| {
+        (0..config.signals.len()).any(|i| target.column(i).iter().any(|v| !v.is_nan()))
+    };
+    let row = |name: String,
+               key: String,
+               unit: Option<Unit>,
+               column: &dyn Fn(&TargetHistory) -> &[f32]| {
+        let targets = history.targets();
+        let columns = || targets.iter().map(|(_, target)| column(target));
+        let with = columns().filter(|c| c.iter().any(|v| !v.is_nan())).count();
         let present: usize = columns().flatten().filter(|v| !v.is_nan()).count();
-        let points = targets * history.steps();
-        let missing = (points > 0)
-            .then(|| format!("{:.1} %", 100.0 * (points - present) as f64 / points as f64));
+        let missing = |points: usize| {
+            (points > 0).then(|| (points - present.min(points)) as f64 / points as f64)
+        };
         let last = columns()
             .filter_map(|c| c.iter().rev().find(|v| !v.is_nan()))
             .next();
         let first = (0..history.steps()).find(|&step| columns().any(|c| !c[step].is_nan()));
-        json!({
-            "signal": name,
-            "targets": targets,
-            "missing": missing,
-            "last_value": last.map(|v| format!("{v:.4}")),
-            "first_sample": first.map(|step| history.time(step).max(start).to_string()),
-        })
+        let span = returned(&key).and_then(|one| one.span);
+        let mut advice = Vec::new();
+        if let (Some(unit), Some(first)) = (unit, first) {
+            let lacking = targets
+                .iter()
+                .filter(|(_, target)| seen(target) && column(target).iter().all(|v| v.is_nan()));
+            let lacking: Vec<&str> = lacking.map(|(id, _)| id.as_str()).collect();
+            if !lacking.is_empty() {
+                advice.push(format!(
+                    "{} of {} targets have other signals but not this one, among them {}",
+                    lacking.len(),
+                    with + lacking.len(),
+                    lacking[..lacking.len().min(NAMED)].join(", ")
+                ));
+            }
+            if first > history.steps() / 10 {
+                advice.push(format!("has no sample before {}", history.time(first)));
+            }
+            let gaps = missing(with * (history.steps() - first)).unwrap_or_default();
+            if gaps > GAPS {
+                advice.push(format!(
+                    "{:.0} % of its points since then are missing: let step be no shorter than the scrape interval, and windows in brackets twice as long at least",
+                    100.0 * gaps
+                ));
+            }
+            let values = || columns().flatten().copied().filter(|v| !v.is_nan());
+            let low = values().fold(f32::INFINITY, f32::min);
+            let high = values().fold(f32::NEG_INFINITY, f32::max);
+            let limit = unit.limit().map_or(f32::INFINITY, |limit| limit as f32);
+            if unit != Unit::None && (low < 0.0 || high > limit * 1.001) {
+                advice.push(format!(
+                    "values from {low} to {high} do not fit the unit {}: convert them in the query, or name another unit",
+                    unit.name()
+                ));
+            }
+        }
+        Row {
+            signal: name,
+            series: returned(&key).map_or(0, |one| one.series),
+            targets: with,
+            missing: missing(with * history.steps()).map(|share| format!("{:.1} %", 100.0 * share)),
+            last_value: last.map(|v| format!("{v:.4}")),
+            unit,
+            first_sample: first.map(|step| history.time(step).max(start).to_string()),
+            last_sample: span.map(|(_, last)| last.to_string()),
+            advice,
+            key,
+        }
     };
-    let signals = config
-        .signals
+    let signals = config.signals.iter().enumerate().map(|(i, signal)| {
+        let signal = &signal.signal;
+        let key = format!("signals.{}.query", signal.name);
+        row(signal.name.clone(), key, Some(signal.unit), &|t| {
+            t.column(i)
+        })
+    });
+    let others = fetched
+        .report
+        .returned
         .iter()
-        .enumerate()
-        .map(|(i, signal)| row(signal.signal.name.clone(), &|t| t.column(i)));
-    let compared = history
-        .compared()
-        .iter()
-        .enumerate()
-        .map(|(i, name)| row(format!("compare.{name}"), &|t| t.compared(i)));
-    signals.chain(compared).collect()
+        .filter(|one| !one.key.starts_with("signals.") && !one.key.starts_with("compare."));
+    let others = others.map(|one| Row {
+        signal: one.key.clone(),
+        key: one.key.clone(),
+        series: one.series,
+        targets: one.targets,
+        missing: None,
+        last_value: None,
+        unit: None,
+        first_sample: one.span.map(|(first, _)| first.to_string()),
+        last_sample: one.span.map(|(_, last)| last.to_string()),
+        advice: Vec::new(),
+    });
+    let compared = history.compared().iter().enumerate().map(|(i, name)| {
+        let key = format!("compare.{name}");
+        row(key.clone(), key, None, &|t| t.compared(i))
+    });
+    signals.chain(others).chain(compared).collect()
 }
 
 fn model(args: ModelArgs) -> anyhow::Result<()> {

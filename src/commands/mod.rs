@@ -4,6 +4,7 @@ mod backtest;
 mod check;
 mod dataset;
 mod history;
+mod init;
 mod logging;
 mod model;
 pub mod predict;
@@ -37,6 +38,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at what a Prometheus has and write a first config for it.
+    Init(init::InitArgs),
     /// Score the targets every step; publish metrics, answer the API, receive webhooks.
     Serve(serve::ServeArgs),
     /// Learn from history: label report, fit, evaluation, model directory.
@@ -120,6 +123,7 @@ fn now() -> Timestamp {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Init(args) => init::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
         Command::Backtest(args) => backtest::run(args),

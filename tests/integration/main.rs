@@ -13,6 +13,7 @@ mod explanations;
 /// A simulated history and a small model trained on it, shared by the tests below.
 mod fleet;
 /// The training matrix as Parquet, and trees that come from elsewhere.
+mod init;
 mod interchange;
 /// What must hold whatever bytes come in.
 mod fuzzed;
