@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks rules, their unit tests, the dashboards and the deploy snippets around them.
+# Checks rules, their unit tests, the dashboards, the presets' queries and the deploy snippets around them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
-need promtool=prometheus prometheus-alertmanager=prometheus-alertmanager python3=python3 curl=curl jq=jq
+need cargo=cargo promtool=prometheus prometheus-alertmanager=prometheus-alertmanager python3=python3 curl=curl jq=jq
 
 promtool check rules --lint=all --lint-fatal rules/*.rules.yml
 promtool test rules tests/rules/*.test.yml
@@ -23,6 +23,12 @@ if command -v vmalert > /dev/null; then
 fi
 
 tests/rules/routes.sh
+
+# Each query of the presets of `forewarn init`, as the rule of an own name.
+cargo run --locked --quiet -- init --list --output json | jq '{groups: [{name: "presets", rules: [
+  .[] | .preset as $preset | [.found_by, (.signals[].queries[]), (.failures[] | .queries[], .exist[])] | to_entries[] |
+  {record: "preset:\($preset)_\(.key)", expr: .value}]}]}' > "$variant/presets.json"
+promtool check rules "$variant/presets.json"
 
 python3 tests/rules/lint.py
 echo "rules: ok"

@@ -27,6 +27,8 @@ step "models and data to XGBoost and back"
 tests/interchange.sh
 step "the servers to ask, and what differs between them"
 tests/upstream.sh
+step "a first config for real exporters"
+tests/presets.sh
 step "the whole chain on real servers"
 tests/e2e.sh
 step "webhooks of real Alertmanagers"
