@@ -173,6 +173,7 @@ pub async fn survey(
         config: TargetsConfig {
             label: preset.label.clone(),
             extra_labels: preset.extra_labels.clone(),
+            max: usize::MAX,
         },
         at,
         rules,

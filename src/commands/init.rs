@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::check::{self, aligned};
 use super::progress::Bars;
 use super::{Output, Usage, load_config, now};
-use crate::config::{Config, Environment, PrometheusConfig};
+use crate::config::{Config, Environment, UpstreamConfig};
 use crate::learning;
 use crate::output::{self, OutputError};
 use crate::presets;
@@ -270,10 +270,10 @@ fn cut_out(config: &str) -> Option<(usize, String)> {
 /// Asks Prometheus: what was chosen, and what else is there.
 fn look_around(
     args: &InitArgs,
-    prometheus: &PrometheusConfig,
+    prometheus: &UpstreamConfig,
 ) -> anyhow::Result<Option<(Survey, Vec<Found>)>> {
     // One query after the other: nobody has said yet what this server can take.
-    let client = Client::new(&PrometheusConfig {
+    let client = Client::new(&UpstreamConfig {
         concurrency: 1,
         ..prometheus.clone()
     })?;
