@@ -95,6 +95,7 @@ check "nor as somebody else" is 401 -u "nobody:$password" "$url/metrics"
 check "nor with the token for writing" is 401 "${as_sender[@]}" "$url/metrics"
 check "an authority that is not ours is refused" test "$(curl -s -o /dev/null -w '%{http_code}' "$url/-/healthy" || true)" = 000
 check "there is no answer in the clear" test "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$port/-/healthy" || true)" = 000
+check "the health check gets an answer without both" "$forewarn" check health --url "$url"
 check "TLS 1.2 works" is 200 --tls-max 1.2 "${as_user[@]}" "$url/-/healthy"
 check "/predict answers a user" is 200 "${as_user[@]}" "${json[@]}" "$url/predict"
 check "/predict answers nobody else" is 401 "${json[@]}" "$url/predict"

@@ -1,10 +1,11 @@
-//! `forewarn check`: a config, its queries, a model.
+//! `forewarn check`: a config, its queries, a model, a running `serve`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use reqwest::StatusCode;
 use serde::Serialize;
 
 use super::{ConfigFile, Output, check_fit, model_dir, now};
@@ -43,6 +44,10 @@ enum CheckCommand {
     },
     /// Open a model directory, verify it, and see whether it fits the config.
     Model(ModelArgs),
+    /// Whether a running `serve` answers: the health check of a container that has no shell.
+    ///
+    /// Asks /-/healthy. 401 is an answer too. Reads no config, as `serve` goes on with the one before when a changed one is wrong.
+    Health(HealthArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +70,13 @@ struct ModelArgs {
     model: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+struct HealthArgs {
+    /// Where it listens; default: http://127.0.0.1:8000, or the port in API_PORT. The certificate of https is not verified.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
 pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     match args.command {
         CheckCommand::Config(file) => {
@@ -85,6 +97,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
         }
         CheckCommand::Queries(args) => queries(&args),
         CheckCommand::Model(args) => model(args),
+        CheckCommand::Health(args) => health(args),
     }
 }
 
@@ -402,4 +415,36 @@ fn model(args: ModelArgs) -> anyhow::Result<()> {
         manifest.training.incidents
     );
     check_fit(&bundle, &config)
+}
+
+fn health(args: HealthArgs) -> anyhow::Result<()> {
+    let base = match args.url {
+        Some(url) => url,
+        None => {
+            let environment = Environment::from_process()?;
+            let port = environment.get("API_PORT").unwrap_or("8000");
+            format!("http://127.0.0.1:{port}")
+        }
+    };
+    let url = format!("{}/-/healthy", base.trim_end_matches('/'));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .tls_danger_accept_invalid_certs(true)
+        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let status = runtime
+        .block_on(async { client.get(&url).send().await })
+        .with_context(|| format!("{url} does not answer; --url says where `serve` listens"))?
+        .status();
+    match status {
+        StatusCode::OK | StatusCode::UNAUTHORIZED => {
+            println!("{url}: {status}");
+            Ok(())
+        }
+        _ => bail!("{url} answers {status}"),
+    }
 }

@@ -246,6 +246,30 @@ fn a_config_that_is_wrong_ends_with_2_and_says_all_that_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_health_check_ends_with_0_only_when_serve_answers() {
+    let place = Place::new();
+    for (answer, code, part) in [
+        (200, 0, ""),
+        (401, 0, ""),
+        (503, 1, "/-/healthy answers 503"),
+    ] {
+        let server = MockServer::start().await;
+        Mock::given(path_regex("^/-/healthy$"))
+            .respond_with(ResponseTemplate::new(answer))
+            .mount(&server)
+            .await;
+        let words = format!("check health --url {}/", server.uri());
+        place.check(NOWHERE, &words, code, &[part]);
+    }
+    place.check(
+        NOWHERE,
+        &format!("check health --url {NOWHERE}"),
+        1,
+        &["/-/healthy does not answer", "--url"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn queries_without_a_use_are_named_by_check_and_train() {
     let place = Place::new();
     let html = MockServer::start().await;
