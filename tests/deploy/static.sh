@@ -1,0 +1,39 @@
+# Sourced by tests/deploy.sh: the static binary with the files of the image in its root, no shell, no libraries, no /proc, no /tmp.
+target=$(uname -m)-unknown-linux-musl
+need musl-gcc=musl-tools prometheus=prometheus
+rustup target add "$target" >/dev/null 2>&1 || true
+check "the static binary is built" cargo build --release --locked --target "$target" --quiet
+image=$work/image static_port=$((port + 1)) prometheus_port=$((port + 2))
+install -D "target/$target/release/forewarn" "$image/usr/bin/forewarn"
+check "it needs no library" grep -q 'statically linked\|not a dynamic' <(ldd "$image/usr/bin/forewarn" 2>&1)
+install -D -m 644 deploy/demo/config.yaml "$image/etc/forewarn/config.yaml"
+install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$image/etc/ssl/certs/ca-certificates.crt"
+mkdir -p "$image/var/lib/forewarn/models" "$image/var/lib/forewarn/data"
+cp -r models/default "$image/var/lib/forewarn/models/default"
+chown -R 65532:65532 "$image/var/lib/forewarn"
+echo 'scrape_configs: []' >"$work/prometheus.yml"
+in_image() { # as the Dockerfile says
+  env -i FOREWARN_PROMETHEUS_URL="${UPSTREAM:-http://127.0.0.1:$prometheus_port}" API_HOST=0.0.0.0 API_PORT="$static_port" \
+    MODEL_PATH=/var/lib/forewarn/models DATA_PATH=/var/lib/forewarn/data \
+    chroot --userspec=65532:65532 --groups= "$image" /usr/bin/forewarn "$@"
+}
+"$forewarn" simulate history --targets 10 --days 10 --fleet "$work/fleet.json" --output "$work/history.om" >/dev/null 2>&1
+promtool tsdb create-blocks-from openmetrics --max-block-duration=720h "$work/history.om" "$work/tsdb" >/dev/null
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb" --storage.tsdb.retention.time=10y \
+  --web.listen-address="127.0.0.1:$prometheus_port" >"$work/prometheus.log" 2>&1 &
+pids+=($!)
+check "Prometheus is there" soon curl -sf "http://127.0.0.1:$prometheus_port/-/ready"
+in_image serve --config.file=/etc/forewarn/config.yaml >"$work/static.log" 2>&1 &
+pids+=($!)
+check "image: its health check ends with 0" soon in_image check health
+check "image: ready, Prometheus answers" soon curl -sf "http://127.0.0.1:$static_port/-/ready"
+check "image: predicts" soon predicts "$static_port"
+has_targets() { curl -sf "http://127.0.0.1:$static_port/metrics" | grep -q '^forewarn_prometheus_up 1'; }
+check "image: cycles" soon has_targets
+check "image: trains on 10 days" in_image train --config.file=/etc/forewarn/config.yaml --start=10d --promote=if-better
+trained() { curl -sf "http://127.0.0.1:$static_port/metrics" | grep '^forewarn_model_info' | grep -q 'origin="history"'; }
+check "image: serves the new model" soon trained
+check "image: the authorities it trusts are read for https" \
+  grep -q 'certificate' <(UPSTREAM=https://127.0.0.1:$prometheus_port in_image check queries --config.file=/etc/forewarn/config.yaml 2>&1 || true)
+check "image: nothing was written but models and data" \
+  test -z "$(find "$image" -newer "$work/prometheus.yml" -type f -not -path "$image/var/lib/forewarn/*")"
