@@ -73,6 +73,17 @@ else
     check "kustomize build overlays/$overlay" "$tools/kubectl/kubectl" kustomize "deploy/kubernetes/overlays/$overlay" --output "$work/$overlay.yaml"
     check "it is valid, restricted, and what the files say" "$python" tests/deploy/manifests.py "$overlay" "$work/$overlay.yaml"
   done
+  helm=$tools/helm/helm
+  check "helm lint" "$helm" lint --strict deploy/helm/forewarn
+  for values in single sharded=shards=3 operator=operator.enabled=true; do
+    overlay=${values%%=*}
+    options=()
+    [ "$overlay" = "$values" ] || options=(--set "${values#*=}")
+    check "helm template, $overlay" "$helm" template forewarn deploy/helm/forewarn --namespace forewarn "${options[@]}" --output-dir "$work/helm-$overlay"
+    check "it is as kustomize's" "$python" tests/deploy/manifests.py "$overlay" <(cat "$work/helm-$overlay"/forewarn/templates/*.yaml)
+  done
+  check "helm: an unknown value is refused" grep -q "additional properties 'shard'" \
+    <("$helm" template forewarn deploy/helm/forewarn --set shard=3 2>&1)
 fi
 check "PrometheusRule is generated from rules/" diff deploy/kubernetes/components/operator/prometheusrule.yaml \
   <(deploy/kubernetes/components/operator/generate.sh --print)

@@ -21,6 +21,8 @@ step "what is depended on"
 tests/supply_chain.sh
 step "alerting rules and configs"
 tests/rules.sh
+step "what is deployed, with the validators of each"
+tests/deploy.sh
 step "TLS and authentication with real clients"
 tests/web.sh
 step "models and data to XGBoost and back"

@@ -44,6 +44,9 @@ for document in documents:
         except kubernetes_validate.ValidationError as error:
             problems.append(f"{where} in {version}: {error.message} at {'.'.join(map(str, error.path))}")
 
+if problems:
+    sys.exit("\n".join(problems))
+
 workloads = [document for document in documents if document["kind"] in ("StatefulSet", "CronJob")]
 check(len(workloads) == 2, "one StatefulSet and one CronJob")
 services = found("Service")
