@@ -28,8 +28,9 @@ if [ -z "${FOREWARN:-}" ]; then cargo build --release --locked --quiet; fi
 work=$(mktemp -d)
 pids=()
 finish() {
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  wait
+  # A process that stands for a whole namespace heeds no other signal.
+  for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+  wait 2>/dev/null
   rm -rf "$work"
 }
 trap finish EXIT

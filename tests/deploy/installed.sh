@@ -1,5 +1,5 @@
 # Sourced by tests/deploy.sh: the package installed into a Debian of its own, whose systemd runs the unit. Needs root.
-need debootstrap=debootstrap unshare=util-linux nsenter=util-linux
+need debootstrap=debootstrap ip=iproute2
 debian=$PWD/target/debian-root
 if [ ! -e "$debian/ready" ]; then
   rm -rf "$debian"
@@ -41,7 +41,6 @@ boot='machine=$0
   cd "$machine" && mkdir -p .old && pivot_root . .old && umount -l /.old
   export container=chroot
   exec /lib/systemd/systemd'
-need ip=iproute2
 (
   sh -c 'echo $PPID' >"$group/cgroup.procs"
   exec unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup bash -ec "$boot" "$machine"
@@ -67,6 +66,6 @@ failed() { [ "$(inside systemctl is-failed forewarn)" = failed ] && inside journ
 check "a config that is wrong ends it, once, and says why" soon failed
 check "dpkg --purge" inside dpkg --purge forewarn
 check "leaves nothing behind" inside sh -c '! ls -d /etc/forewarn /var/lib/forewarn /etc/default/forewarn 2>/dev/null | grep .'
-kill "${pids[-1]}"
-wait "${pids[-1]}" 2>/dev/null || true
-rmdir "$group"/*/ "$group" 2>/dev/null || true
+{ kill -KILL "${pids[-1]}" && wait "${pids[-1]}"; } 2>/dev/null || true
+gone() { find "$group" -depth -type d -exec rmdir {} +; }
+check "everything in it has ended" soon gone

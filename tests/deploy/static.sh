@@ -1,6 +1,6 @@
 # Sourced by tests/deploy.sh: the static binary with the files of the image in its root, no shell, no libraries, no /proc, no /tmp.
 target=$(uname -m)-unknown-linux-musl
-need musl-gcc=musl-tools prometheus=prometheus
+need musl-gcc=musl-tools openssl=openssl prometheus=prometheus
 rustup target add "$target" >/dev/null 2>&1 || true
 check "the static binary is built" cargo build --release --locked --target "$target" --quiet
 image=$work/image static_port=$((port + 1)) prometheus_port=$((port + 2))
@@ -15,7 +15,7 @@ echo 'scrape_configs: []' >"$work/prometheus.yml"
 in_image() { # as the Dockerfile says
   env -i FOREWARN_PROMETHEUS_URL="${UPSTREAM:-http://127.0.0.1:$prometheus_port}" API_HOST=0.0.0.0 API_PORT="$static_port" \
     MODEL_PATH=/var/lib/forewarn/models DATA_PATH=/var/lib/forewarn/data \
-    chroot --userspec=65532:65532 --groups= "$image" /usr/bin/forewarn "$@"
+    "$(command -v chroot)" --userspec=65532:65532 --groups= "$image" /usr/bin/forewarn "$@"
 }
 "$forewarn" simulate history --targets 10 --days 10 --fleet "$work/fleet.json" --output "$work/history.om" >/dev/null 2>&1
 promtool tsdb create-blocks-from openmetrics --max-block-duration=720h "$work/history.om" "$work/tsdb" >/dev/null
@@ -33,7 +33,15 @@ check "image: cycles" soon has_targets
 check "image: trains on 10 days" in_image train --config.file=/etc/forewarn/config.yaml --start=10d --promote=if-better
 trained() { curl -sf "http://127.0.0.1:$static_port/metrics" | grep '^forewarn_model_info' | grep -q 'origin="history"'; }
 check "image: serves the new model" soon trained
-check "image: the authorities it trusts are read for https" \
-  grep -q 'certificate' <(UPSTREAM=https://127.0.0.1:$prometheus_port in_image check queries --config.file=/etc/forewarn/config.yaml 2>&1 || true)
+# The authorities are read from the image's file: a server's certificate is unknown until its issuer stands there.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=upstream -addext subjectAltName=IP:127.0.0.1 \
+  -addext keyUsage=digitalSignature -addext basicConstraints=CA:FALSE -keyout "$work/tls.key" -out "$work/tls.pem" 2>/dev/null
+openssl s_server -accept "127.0.0.1:$((port + 3))" -key "$work/tls.key" -cert "$work/tls.pem" -www >/dev/null 2>&1 &
+pids+=($!)
+says_unknown() { (UPSTREAM=https://127.0.0.1:$((port + 3)) in_image check queries --config.file=/etc/forewarn/config.yaml 2>&1 || true) | tee "$work/out" | grep -q UnknownIssuer; }
+check "image: who is not in ca-certificates.crt is refused" soon says_unknown
+cat "$work/tls.pem" >>"$image/etc/ssl/certs/ca-certificates.crt"
+says_known() { ! says_unknown && grep -q "127.0.0.1:$((port + 3))" "$work/out"; }
+check "image: who is in it is not" says_known
 check "image: nothing was written but models and data" \
-  test -z "$(find "$image" -newer "$work/prometheus.yml" -type f -not -path "$image/var/lib/forewarn/*")"
+  test -z "$(find "$image" -newer "$work/prometheus.yml" -type f -not -path "$image/var/lib/forewarn/*" -not -name ca-certificates.crt)"
