@@ -147,9 +147,9 @@ check "systemd-analyze security: exposure below 2" systemd-analyze security --of
 mkdir -p "$work/state/models"
 ln -s "$root/usr/share/forewarn/models/default" "$work/state/models/default"
 chmod 755 "$work" && chown -R 65534:65534 "$work/state"
-as_nobody() { (cd "$work/state" && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"); }
-if [ "$(id -u)" -ne 0 ]; then as_nobody() { (cd "$work/state" && exec "$@"); }; fi
-API_PORT=$port MODEL_PATH=$work/state/models DATA_PATH=$work/state/data as_nobody "$root/usr/bin/forewarn" serve \
+nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+[ "$(id -u)" -eq 0 ] || nobody=()
+API_PORT=$port MODEL_PATH=$work/state/models DATA_PATH=$work/state/data "${nobody[@]}" "$root/usr/bin/forewarn" serve \
   --config.file "$root/etc/forewarn/config.yaml" >"$work/serve.log" 2>&1 &
 pids+=($!)
 check "the package's binary, config and model serve as another user" soon env API_PORT="$port" "$root/usr/bin/forewarn" check health

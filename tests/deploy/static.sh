@@ -12,25 +12,23 @@ mkdir -p "$image/var/lib/forewarn/models" "$image/var/lib/forewarn/data"
 cp -r models/default "$image/var/lib/forewarn/models/default"
 chown -R 65532:65532 "$image/var/lib/forewarn"
 echo 'scrape_configs: []' >"$work/prometheus.yml"
-in_image() { # as the Dockerfile says
-  env -i FOREWARN_PROMETHEUS_URL="${UPSTREAM:-http://127.0.0.1:$prometheus_port}" API_HOST=0.0.0.0 API_PORT="$static_port" \
-    MODEL_PATH=/var/lib/forewarn/models DATA_PATH=/var/lib/forewarn/data \
-    "$(command -v chroot)" --userspec=65532:65532 --groups= "$image" /usr/bin/forewarn "$@"
-}
+# As the Dockerfile says.
+in_image=(env -i API_HOST=0.0.0.0 API_PORT="$static_port" MODEL_PATH=/var/lib/forewarn/models DATA_PATH=/var/lib/forewarn/data
+  FOREWARN_PROMETHEUS_URL="http://127.0.0.1:$prometheus_port" "$(command -v chroot)" --userspec=65532:65532 --groups= "$image" /usr/bin/forewarn)
 "$forewarn" simulate history --targets 10 --days 10 --fleet "$work/fleet.json" --output "$work/history.om" >/dev/null 2>&1
 promtool tsdb create-blocks-from openmetrics --max-block-duration=720h "$work/history.om" "$work/tsdb" >/dev/null
 prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb" --storage.tsdb.retention.time=10y \
   --web.listen-address="127.0.0.1:$prometheus_port" >"$work/prometheus.log" 2>&1 &
 pids+=($!)
 check "Prometheus is there" soon curl -sf "http://127.0.0.1:$prometheus_port/-/ready"
-in_image serve --config.file=/etc/forewarn/config.yaml >"$work/static.log" 2>&1 &
+"${in_image[@]}" serve --config.file=/etc/forewarn/config.yaml >"$work/static.log" 2>&1 &
 pids+=($!)
-check "image: its health check ends with 0" soon in_image check health
+check "image: its health check ends with 0" soon "${in_image[@]}" check health
 check "image: ready, Prometheus answers" soon curl -sf "http://127.0.0.1:$static_port/-/ready"
 check "image: predicts" soon predicts "$static_port"
 has_targets() { curl -sf "http://127.0.0.1:$static_port/metrics" | grep -q '^forewarn_prometheus_up 1'; }
 check "image: cycles" soon has_targets
-check "image: trains on 10 days" in_image train --config.file=/etc/forewarn/config.yaml --start=10d --promote=if-better
+check "image: trains on 10 days" "${in_image[@]}" train --config.file=/etc/forewarn/config.yaml --start=10d --promote=if-better
 trained() { curl -sf "http://127.0.0.1:$static_port/metrics" | grep '^forewarn_model_info' | grep -q 'origin="history"'; }
 check "image: serves the new model" soon trained
 # The authorities are read from the image's file: a server's certificate is unknown until its issuer stands there.
@@ -38,7 +36,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
   -addext keyUsage=digitalSignature -addext basicConstraints=CA:FALSE -keyout "$work/tls.key" -out "$work/tls.pem" 2>/dev/null
 openssl s_server -accept "127.0.0.1:$((port + 3))" -key "$work/tls.key" -cert "$work/tls.pem" -www >/dev/null 2>&1 &
 pids+=($!)
-says_unknown() { (UPSTREAM=https://127.0.0.1:$((port + 3)) in_image check queries --config.file=/etc/forewarn/config.yaml 2>&1 || true) | tee "$work/out" | grep -q UnknownIssuer; }
+says_unknown() { ("${in_image[@]/http:*/https:\/\/127.0.0.1:$((port + 3))}" check queries --config.file=/etc/forewarn/config.yaml 2>&1 || true) | tee "$work/out" | grep -q UnknownIssuer; }
 check "image: who is not in ca-certificates.crt is refused" soon says_unknown
 cat "$work/tls.pem" >>"$image/etc/ssl/certs/ca-certificates.crt"
 says_known() { ! says_unknown && grep -q "127.0.0.1:$((port + 3))" "$work/out"; }
