@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::course::Course;
 use crate::drift::Drift;
 use crate::model::Score;
 use crate::risk::with_unit;
@@ -20,6 +21,8 @@ pub struct Assessment {
     pub labels: Labels,
     /// Shared with the cycle, which moves it on.
     pub live: Live,
+    /// What was said of it of late; empty until the cycle is published.
+    pub course: Course,
     pub state: TargetState,
     /// Present exactly when `state` is [`TargetState::Ok`].
     pub risk: Option<Risk>,
@@ -130,6 +133,27 @@ impl Reason {
                 format_rough(Duration::from_secs_f64((value * 3600.0).max(0.0)))
             ),
             "ratio" => format!("{name} is {value:.1} times its mean of {span}"),
+            // What has a limit is told in parts of the way there, all else in times what is normal.
+            "departure" | "growth" if signal.unit.limit().is_some() => {
+                let way = format!(
+                    "{:.0} % of the way from normal to its limit",
+                    value.abs() * 100.0
+                );
+                match (statistic, value < 0.0) {
+                    ("_departure", false) => format!("{name} is {way}"),
+                    ("_departure", true) => format!("{name} is below its normal"),
+                    (_, false) => format!("{name} went {way} in {span}"),
+                    (_, true) => format!("{name} fell in {span}"),
+                }
+            }
+            "departure" if value < -0.05 => format!("{name} is below its normal"),
+            "departure" if value < 0.05 => format!("{name} is as usual"),
+            "departure" => format!("{name} is about {:.1} times its normal", 1.0 + value.sinh()),
+            "growth" if value < 0.0 => format!("{name} fell in {span}"),
+            "growth" => format!(
+                "{name} rose by about {:.1} times its normal in {span}",
+                value.sinh()
+            ),
             _ => format!("{} is {value:.2}", feature.replace('_', " ")),
         }
     }
@@ -222,6 +246,32 @@ mod tests {
                 "response time rose by 250 ms in 5m",
             ),
             ("max_utilization", 94.21, "max utilization is 94.2"),
+            (
+                "cpu_usage_departure_1d",
+                0.43,
+                "cpu usage is 43 % of the way from normal to its limit",
+            ),
+            (
+                "cpu_usage_growth_30m",
+                0.2,
+                "cpu usage went 20 % of the way from normal to its limit in 30m",
+            ),
+            ("cpu_usage_growth_30m", -0.2, "cpu usage fell in 30m"),
+            (
+                "response_time_ms_departure_1d",
+                1.5,
+                "response time is about 3.1 times its normal",
+            ),
+            (
+                "response_time_ms_departure_1d",
+                -0.4,
+                "response time is below its normal",
+            ),
+            (
+                "response_time_ms_growth_30m",
+                1.0,
+                "response time rose by about 1.2 times its normal in 30m",
+            ),
             ("hour_sin", 0.5, "the time of day"),
         ] {
             let reason = Reason {

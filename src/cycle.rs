@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::assessment::{Assessment, Live, Risk};
 use crate::bundle::Bundle;
+use crate::course::Course;
 use crate::drift::{self, Drift, Recent};
 use crate::history::{History, TargetHistory};
 use crate::labels::{FailureRules, Phase};
@@ -135,6 +136,7 @@ impl Member {
             target: target.clone(),
             labels: self.labels.clone(),
             live: self.live.clone(),
+            course: Course::default(),
             state,
             risk: None,
         }

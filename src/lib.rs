@@ -25,6 +25,7 @@ pub mod scoreboard;
 pub mod drift;
 pub mod history;
 pub mod training;
+pub mod course;
 pub mod assessment;
 pub mod bundle;
 pub mod cycle;

@@ -866,6 +866,7 @@ mod tests {
             target: TargetId::new(target),
             labels: [("job".into(), "app".into())].into(),
             live: Live::of_nothing(),
+            course: Default::default(),
             state: probability.map_or(TargetState::Failing, |_| TargetState::Ok),
             risk: probability.map(|probability| Risk {
                 probability,

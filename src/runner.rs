@@ -14,6 +14,7 @@ use crate::action;
 use crate::assessment::{self, Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::config::Config;
+use crate::course::Course;
 use crate::cycle::{Fleet, LeftOut, Settings};
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
 use crate::learning;
@@ -59,6 +60,8 @@ pub struct Runner {
     recorded: HashMap<TargetId, IncidentRecord, RandomState>,
     /// What could not be stored yet.
     unwritten: (Vec<IncidentRecord>, Vec<AlarmRecord>),
+    /// Of the targets published last.
+    courses: HashMap<TargetId, Course, RandomState>,
     /// First grid point after a time that no cycle saw: what fails there may have begun before.
     seen_from: Timestamp,
     /// Grid point of the last cycle, whether or not Prometheus answered.
@@ -162,6 +165,7 @@ impl Runner {
             acted: Vec::new(),
             recorded,
             unwritten: Default::default(),
+            courses: HashMap::default(),
             seen_from: Timestamp(0),
             attempted: None,
             is_live: false,
@@ -272,7 +276,8 @@ impl Runner {
             self.is_live = false;
         }
         let Some(report) = self.take_in(start, t).await else {
-            self.publish(t, false, self.fleet.stale());
+            let stale = self.fleet.stale();
+            self.publish(t, false, stale);
             return;
         };
         if !self.recalled {
@@ -581,7 +586,16 @@ impl Runner {
         }
     }
 
-    fn publish(&self, t: Timestamp, prometheus_up: bool, assessments: Vec<Assessment>) {
+    fn publish(&mut self, t: Timestamp, prometheus_up: bool, mut assessments: Vec<Assessment>) {
+        let mut before = std::mem::take(&mut self.courses);
+        for assessment in &mut assessments {
+            let target = &assessment.target;
+            let course = before.remove(target).unwrap_or_default();
+            let probability = assessment.risk.as_ref().map(|risk| risk.probability);
+            course.push(t, self.config.step, probability);
+            assessment.course = course.clone();
+            self.courses.insert(target.clone(), course);
+        }
         let snapshot = Snapshot {
             at: t,
             prometheus_up,

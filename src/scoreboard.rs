@@ -202,6 +202,9 @@ pub struct Summary {
     /// What the ratios are made of.
     pub window: Rolling,
     pub lead_time_histogram: LeadTimes,
+    /// How often what was said came true, by what was said; bins without a score are left out.
+    #[serde(default)]
+    pub reliability: Vec<Reliability>,
     /// Newest first.
     pub recent: Vec<RecentOutcome>,
 }
@@ -214,6 +217,18 @@ pub struct Rolling {
     pub target_weeks: f64,
     /// Scores whose outcome is known.
     pub judged: u64,
+}
+
+/// The scores from `low` to below `high` whose outcome is known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reliability {
+    pub low: f64,
+    pub high: f64,
+    pub scores: u64,
+    /// Mean of the scores.
+    pub predicted: f64,
+    /// Share of them that a failure followed within the horizon.
+    pub observed: f64,
 }
 
 /// Lead times of the incidents foreseen, in seconds.
@@ -559,6 +574,7 @@ impl Scoreboard {
             ),
             window,
             lead_time_histogram: self.books.lead_times.clone(),
+            reliability: reliability(&bins),
             recent: self.books.recent.iter().rev().cloned().collect(),
         }
     }
@@ -691,6 +707,21 @@ impl Books {
             self.recent.pop_front();
         }
     }
+}
+
+fn reliability(bins: &[Bin]) -> Vec<Reliability> {
+    let lows = std::iter::once(0.0).chain(BIN_BOUNDS);
+    let highs = BIN_BOUNDS.into_iter().chain([1.0]);
+    let known = lows.zip(highs).zip(bins).filter(|(_, bin)| bin.scores > 0);
+    known
+        .map(|((low, high), bin)| Reliability {
+            low,
+            high,
+            scores: bin.scores,
+            predicted: bin.predicted / bin.scores as f64,
+            observed: bin.positive as f64 / bin.scores as f64,
+        })
+        .collect()
 }
 
 /// Adds a score that waits for its outcome.

@@ -459,20 +459,24 @@ impl Store {
                      WHERE started <= ?2 AND (ended IS NULL OR ended >= ?1)
                      ORDER BY started DESC, target LIMIT ?3",
                 )?
-                .query_map(params![since.0, until.0, as_i64(limit)], |row| {
-                    let source: String = row.get(1)?;
-                    Ok(IncidentRecord {
-                        target: target(row)?,
-                        source: Source::ALL
-                            .into_iter()
-                            .find(|s| s.name() == source)
-                            .ok_or_else(|| unreadable(1, format!("source {source:?}")))?,
-                        start: Timestamp(row.get(2)?),
-                        end: row.get::<_, Option<i64>>(3)?.map(Timestamp),
-                        foreseen: row.get(4)?,
-                        reasons: optional_json(row, 5)?,
-                    })
-                })?
+                .query_map(params![since.0, until.0, as_i64(limit)], incident)?
+                .collect()
+        })
+    }
+
+    /// One target's incidents, newest first.
+    pub fn incidents_of(
+        &self,
+        target: &str,
+        limit: usize,
+    ) -> Result<Vec<IncidentRecord>, StateError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT target, source, started, ended, foreseen_seconds, reasons FROM incidents
+                     WHERE target = ?1 ORDER BY started DESC LIMIT ?2",
+                )?
+                .query_map(params![target, as_i64(limit)], incident)?
                 .collect()
         })
     }
@@ -489,17 +493,20 @@ impl Store {
                     "SELECT target, opened, covers_until, probability, outcome, lead_seconds, reasons FROM alarms
                      WHERE opened >= ?1 ORDER BY opened DESC, target LIMIT ?2",
                 )?
-                .query_map(params![since.0, as_i64(limit)], |row| {
-                    Ok(AlarmRecord {
-                        target: target(row)?,
-                        opened: Timestamp(row.get(1)?),
-                        covers_until: Timestamp(row.get(2)?),
-                        probability: row.get(3)?,
-                        outcome: row.get(4)?,
-                        lead_seconds: row.get(5)?,
-                        reasons: optional_json(row, 6)?,
-                    })
-                })?
+                .query_map(params![since.0, as_i64(limit)], alarm)?
+                .collect()
+        })
+    }
+
+    /// One target's alarms, newest first.
+    pub fn alarms_of(&self, target: &str, limit: usize) -> Result<Vec<AlarmRecord>, StateError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT target, opened, covers_until, probability, outcome, lead_seconds, reasons FROM alarms
+                     WHERE target = ?1 ORDER BY opened DESC LIMIT ?2",
+                )?
+                .query_map(params![target, as_i64(limit)], alarm)?
                 .collect()
         })
     }
@@ -737,6 +744,33 @@ fn bytes_in_use(connection: &Connection) -> rusqlite::Result<u64> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
     let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
     Ok(u64::from(pages) * u64::from(number("PRAGMA page_size")?))
+}
+
+fn incident(row: &Row) -> rusqlite::Result<IncidentRecord> {
+    let source: String = row.get(1)?;
+    Ok(IncidentRecord {
+        target: target(row)?,
+        source: Source::ALL
+            .into_iter()
+            .find(|s| s.name() == source)
+            .ok_or_else(|| unreadable(1, format!("source {source:?}")))?,
+        start: Timestamp(row.get(2)?),
+        end: row.get::<_, Option<i64>>(3)?.map(Timestamp),
+        foreseen: row.get(4)?,
+        reasons: optional_json(row, 5)?,
+    })
+}
+
+fn alarm(row: &Row) -> rusqlite::Result<AlarmRecord> {
+    Ok(AlarmRecord {
+        target: target(row)?,
+        opened: Timestamp(row.get(1)?),
+        covers_until: Timestamp(row.get(2)?),
+        probability: row.get(3)?,
+        outcome: row.get(4)?,
+        lead_seconds: row.get(5)?,
+        reasons: optional_json(row, 6)?,
+    })
 }
 
 fn put_incident(connection: &Connection, incident: &IncidentRecord) -> rusqlite::Result<()> {

@@ -244,7 +244,7 @@ pub(super) fn url(value: &Value) -> Result<String, String> {
         return Err(format!("{shown} is not an http or https URL; {example}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("the URL must not hold a user or password; use prometheus.basic_auth".into());
+        return Err("the URL must not hold a user or password; for queries they stand in prometheus.basic_auth".into());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!(

@@ -120,6 +120,9 @@ fn config(root: &Section) -> Config {
                 .get("max_bytes", whole(64 << 20..=1_u64 << 40))
                 .unwrap_or(1 << 30),
         }),
+        page: root.section("page", |s| PageConfig {
+            grafana_url: s.get("grafana_url", check::url),
+        }),
         log: root.section("log", |s| {
             let level = s.get("level", check::log_level);
             LogConfig {
@@ -486,6 +489,7 @@ alerting: {zzzzzzzz: 1}
 risk_levels: {zzzzzzzz: 1}
 api: {zzzzzzzz: 1}
 state: {zzzzzzzz: 1}
+page: {zzzzzzzz: 1}
 log: {zzzzzzzz: 1}
 zzzzzzzz: 1
 signals: {load: {zzzzzzzz: 1}}
@@ -497,7 +501,7 @@ failure: {zzzzzzzz: 1}
             .filter_map(|line| line.split_once("known here: "))
             .flat_map(|(_, keys)| keys.split(", "))
             .collect();
-        assert_eq!(known.len(), 128, "{known:?}");
+        assert_eq!(known.len(), 130, "{known:?}");
         for key in known {
             assert!(
                 SHIPPED.contains(&format!("{key}:")),
@@ -567,6 +571,7 @@ train:
 model: {{serve: random_forest, path: m}}
 risk_levels: {{high: 0.7}}
 api: {{listen: '[::1]:9001'}}
+page: {{grafana_url: https://grafana.example.com/g/}}
 log: {{level: DEBUG}}
 "
         );
@@ -654,6 +659,8 @@ log: {{level: DEBUG}}
             (config.api.listen.as_str(), config.log.level.as_str()),
             ("[::1]:9001", "debug")
         );
+        let grafana = config.page.grafana_url.as_deref();
+        assert_eq!(grafana, Some("https://grafana.example.com/g"));
 
         let failure = "failure:
   alerts: [{severity: critical, team: a b}]

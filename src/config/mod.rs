@@ -50,6 +50,7 @@ pub struct Config {
     pub risk_levels: RiskLevels,
     pub api: ApiConfig,
     pub state: StateConfig,
+    pub page: PageConfig,
     pub log: LogConfig,
 }
 
@@ -194,6 +195,12 @@ pub struct StateConfig {
     pub retention: Duration,
     /// Beyond it the oldest goes before the end of the retention. 1 GiB
     pub max_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PageConfig {
+    /// Base URL of the Grafana that has the dashboards; no trailing slash.
+    pub grafana_url: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

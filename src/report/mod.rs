@@ -6,6 +6,7 @@ mod review;
 mod words;
 
 pub use html::render;
+pub use plot::{Axis, Plot};
 pub use review::{Case, Review, review};
 pub use words::{
     Headline, REPRODUCE, command, features, fitted, headline, number, percent, worse_calibrated,

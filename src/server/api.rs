@@ -13,10 +13,12 @@ use serde::Serialize;
 use serde_json::{Value, json as value};
 use utoipa::ToSchema;
 
+use super::advice::Advice;
+use super::happenings::{self, Happening, foreseen_by};
 use super::predict::Members;
 use super::problem::Problem;
 use super::{App, JsonBody, blocking, json};
-use crate::assessment::{Assessment, Reason, Snapshot};
+use crate::assessment::{Assessment, Reason};
 use crate::config::Config;
 use crate::drift::Drift;
 use crate::metrics::{Format, ModelCard};
@@ -74,6 +76,27 @@ impl<'a> From<&'a Assessment> for Target<'a> {
     }
 }
 
+/// All that is known of one target.
+#[derive(Serialize, ToSchema)]
+pub struct TargetDetail<'a> {
+    /// Here with up to ten reasons, whatever the probability.
+    #[serde(flatten)]
+    target: Target<'a>,
+    /// What to do, the most urgent first; empty without a probability.
+    recommendations: &'a [String],
+    course: Past,
+    /// Incidents, alarms and alerts, newest first; null where state is off.
+    happenings: Option<Vec<Happening>>,
+}
+
+/// What was said at the last steps.
+#[derive(Serialize, ToSchema)]
+pub struct Past {
+    step_seconds: f64,
+    /// Oldest first, the last one is that of the newest cycle; null where there was none.
+    probabilities: Vec<Option<f64>>,
+}
+
 /// All targets with state, probability and reasons
 #[utoipa::path(get, path = "/api/v1/targets", tag = "fleet", responses((status = 200, body = Targets)))]
 pub async fn targets(State(app): State<Arc<App>>) -> Response {
@@ -91,7 +114,7 @@ pub async fn targets(State(app): State<Arc<App>>) -> Response {
     path = "/api/v1/targets/{target}", tag = "fleet",
     params(("target" = String, Path, description = "As in the label `target`; may contain slashes")),
     responses(
-        (status = 200, body = Target),
+        (status = 200, body = TargetDetail),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Not among the targets of the last cycle"),
     ),
 )]
@@ -99,18 +122,48 @@ pub async fn target(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let snapshot = app.serving.load().snapshot.clone();
-    match snapshot.as_deref().and_then(|s: &Snapshot| s.find(&name)) {
-        Some(assessment) => Ok(json(&Target::from(assessment))),
-        None => {
-            let elsewhere = snapshot.and_then(|snapshot| snapshot.is_elsewhere(&name));
-            let hint = elsewhere.unwrap_or_else(|| "GET /api/v1/targets lists them".into());
-            Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                format!("{name} is not among the targets of the last cycle; {hint}"),
-            ))
+    let serving = app.serving.load_full();
+    let snapshot = serving.snapshot.as_deref();
+    let Some(assessment) = snapshot.and_then(|snapshot| snapshot.find(&name)) else {
+        let elsewhere = snapshot.and_then(|snapshot| snapshot.is_elsewhere(&name));
+        let hint = elsewhere.unwrap_or_else(|| "GET /api/v1/targets lists them".into());
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("{name} is not among the targets of the last cycle; {hint}"),
+        ));
+    };
+    let happenings = match app.store.clone() {
+        Some(store) => {
+            let (config, now) = (serving.config.clone(), (app.clock)());
+            let read = move || happenings::of_target(&store, &config, &name, now);
+            Some(blocking(read).await.map_err(unreadable)?)
         }
-    }
+        None => None,
+    };
+    let advice = serving
+        .model
+        .as_deref()
+        .and_then(|bundle| Advice::of(assessment, bundle, serving.config.model.serve));
+    let (reasons, recommendations) = match &advice {
+        Some(advice) => (advice.reasons.as_slice(), advice.recommendations.as_slice()),
+        None => (&[][..], &[][..]),
+    };
+    Ok(json(&TargetDetail {
+        target: Target {
+            reasons,
+            ..Target::from(assessment)
+        },
+        recommendations,
+        course: Past {
+            step_seconds: serving.config.step.as_secs_f64(),
+            probabilities: assessment.course.probabilities(),
+        },
+        happenings,
+    }))
+}
+
+fn unreadable(error: StateError) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
 
 /// Recorded incidents, newest first
@@ -177,22 +230,15 @@ pub(super) async fn recorded<T: Send + 'static>(
     let since = now.minus(app.serving.load().config.state.retention);
     blocking(move || read(&store, since, now))
         .await
-        .map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+        .map_err(unreadable)
 }
 
 /// An alert joined with the alarm that covered its start. Our own alerts name their target themselves and foresee, not happen.
 fn alert_json(alert: &StoredAlert, alarms: &[AlarmRecord], config: &Config) -> Value {
     let target = webhook::subject(alert.own, &alert.labels, config);
-    let covers = |alarm: &&AlarmRecord| {
-        !alert.own
-            && Some(alarm.target.as_str()) == target.as_deref()
-            && alarm.opened < alert.starts_at
-            && alert.starts_at <= alarm.covers_until
-    };
-    let alarm = alarms
-        .iter()
-        .filter(covers)
-        .min_by_key(|alarm| alarm.opened);
+    let alarm = target
+        .as_deref()
+        .and_then(|target| foreseen_by(alert, target, alarms));
     value!({
         "target": target.as_deref(),
         "own": alert.own,

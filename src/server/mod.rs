@@ -1,9 +1,11 @@
 //! The HTTP side: the API, `/metrics`, the webhook, the status page and the docs, all reading what the cycle published.
 
 mod action;
+mod advice;
 mod api;
 mod auth;
 mod docs;
+mod happenings;
 mod page;
 mod plain;
 mod predict;
@@ -618,7 +620,7 @@ mod tests {
     use crate::model::{ForestParams, Imbalance, LogisticParams, XgboostParams};
     use crate::types::{RiskLevels, ServeMember, Signal, Unit};
 
-    fn app() -> Arc<App> {
+    pub(super) fn app() -> Arc<App> {
         let signal = Signal {
             name: "cpu_usage".into(),
             unit: Unit::Percent,
@@ -711,6 +713,7 @@ mod tests {
                 retention: Duration::from_secs(60),
                 max_bytes: 1 << 30,
             },
+            page: Default::default(),
             log: LogConfig {
                 level: "info".into(),
             },

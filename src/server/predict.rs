@@ -783,7 +783,7 @@ fn place(window: &mut Window, t: Timestamp, values: &[Option<f32>]) {
 }
 
 /// The signals behind the features that raise the score, strongest first, each once.
-fn drivers<'a, 'b>(
+pub(super) fn drivers<'a, 'b>(
     reasons: &[Reason],
     signals_of: impl Fn(&str) -> Vec<&'b str>,
     signals: &'a [Signal],
@@ -847,6 +847,7 @@ mod tests {
                 target: TargetId::new("web-1"),
                 labels: Default::default(),
                 live: Live::of_nothing(),
+                course: Default::default(),
                 state: TargetState::WarmingUp,
                 risk: None,
             }],

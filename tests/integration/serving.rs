@@ -626,9 +626,9 @@ async fn the_reasons_of_a_risky_target_are_published() {
         .to_bytes();
     let answer: Value = serde_json::from_slice(&bytes).expect("JSON");
     let reasons = answer["reasons"].as_array().expect("reasons");
-    assert_eq!(reasons.len(), 3, "{answer}");
+    assert_eq!(reasons.len(), 10, "{answer}");
     let metrics = world.metrics();
-    for reason in reasons {
+    for reason in &reasons[..3] {
         let of_target = format!(
             "forewarn_feature_contribution{{target=\"{}\"",
             target.target
@@ -1017,4 +1017,107 @@ async fn alerts_that_came_late_are_one_incident_each_after_a_restart_too() {
     assert_eq!(after.len(), 3, "{after:?}");
     assert!(after[1].1.is_some_and(|end| end <= after[2].0), "{after:?}");
     assert_eq!(after[2], (minute(3050), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_and_the_json_behind_it_tell_the_same_of_a_target() {
+    let mut world = World::new().await;
+    for n in 3000..3005 {
+        world.runner.cycle(minute(n)).await;
+    }
+    let get = async |path: String| {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let answer = server::router(world.app.clone())
+            .oneshot(request)
+            .await
+            .expect("an answer");
+        let status = answer.status();
+        let body = answer.into_body().collect().await.expect("a body");
+        let text = String::from_utf8(body.to_bytes().into()).expect("text");
+        (status, text)
+    };
+    let json = async |path: String| {
+        let (status, text) = get(path).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+    let listed = json("/api/v1/targets".into()).await;
+    let listed = listed["targets"].as_array().expect("targets");
+    assert_eq!(listed.len(), history().targets().len());
+    let scored = listed.iter().find(|t| t["state"] == "ok").expect("one");
+    let name = scored["target"].as_str().expect("a name");
+    let target = json(format!("/api/v1/targets/{name}")).await;
+    for key in [
+        "target",
+        "labels",
+        "state",
+        "failure_probability",
+        "failure_risk",
+        "models",
+    ] {
+        assert_eq!(target[key], scored[key], "{key}");
+    }
+    let said = target["course"]["probabilities"]
+        .as_array()
+        .expect("a course");
+    assert_eq!(
+        (said.len(), &target["course"]["step_seconds"]),
+        (5, &json!(60.0))
+    );
+    let newest = target["failure_probability"]
+        .as_f64()
+        .expect("a probability");
+    assert!((said[4].as_f64().expect("a probability") - newest).abs() < 1e-4);
+    assert!(!target["reasons"].as_array().expect("reasons").is_empty());
+    assert!(
+        !target["recommendations"]
+            .as_array()
+            .expect("actions")
+            .is_empty()
+    );
+    assert_eq!(target["happenings"], json!([]));
+    for (path, keys) in [
+        ("incidents", vec!["incidents"]),
+        ("alerts", vec!["alerts"]),
+        ("model", vec!["model_id", "alert_threshold", "drift"]),
+        (
+            "scoreboard",
+            vec!["right", "precision", "window", "reliability", "recent"],
+        ),
+    ] {
+        let answer = json(format!("/api/v1/{path}")).await;
+        for key in keys {
+            assert!(answer.get(key).is_some(), "{path} has no {key}: {answer}");
+        }
+    }
+
+    let store = world.app.store.as_ref().expect("state is on");
+    let incident = IncidentRecord {
+        target: TargetId::new(name),
+        source: Source::Query,
+        start: minute(2900),
+        end: Some(minute(2910)),
+        foreseen: Some(720.0),
+        reasons: None,
+    };
+    store.upsert_incident(&incident).expect("it is stored");
+    let target = json(format!("/api/v1/targets/{name}")).await;
+    let happened = &target["happenings"][0];
+    assert_eq!(
+        (&happened["kind"], &happened["verdict"]),
+        (&json!("incident"), &json!("foreseen"))
+    );
+    let (status, page) = get(format!("/?target={name}")).await;
+    assert_eq!(status, StatusCode::OK);
+    for part in [
+        "✓ foreseen 12m before",
+        "What to do",
+        "cpu_usage",
+        "alarm threshold",
+    ] {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    let (status, page) = get("/?target=nobody".into()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(page.contains("nobody</bdi> is not among the targets"));
 }
