@@ -33,6 +33,8 @@ step "a first config for real exporters"
 tests/presets.sh
 step "the whole chain on real servers"
 tests/e2e.sh
+step "the status page in a browser"
+tests/page.sh
 step "webhooks of real Alertmanagers"
 tests/alertmanager.sh
 step "killed at random moments"

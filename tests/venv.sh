@@ -2,6 +2,8 @@
 
 # XGBoost without the code for GPUs: the same library, a twentieth in size.
 interchange=(interchange xgboost-cpu==3.2.0 pyarrow==26.0.1 numpy==2.4.6)
+# Drives Debian's Chromium, and looks for what keeps people out.
+browser=(browser playwright==1.65.2 axe-playwright-python==0.1.8)
 
 # venv NAME PACKAGE==VERSION...: sets $python to one that has them and $bin to where their programs are; fails where they
 # cannot be installed, gives 2 where pip cannot reach its index at all.

@@ -1113,7 +1113,7 @@ async fn the_page_and_the_json_behind_it_tell_the_same_of_a_target() {
         "✓ foreseen 12m before",
         "What to do",
         "cpu_usage",
-        "alarm threshold",
+        "the alarm threshold",
     ] {
         assert!(page.contains(part), "no {part} in {page}");
     }
