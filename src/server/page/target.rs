@@ -145,7 +145,7 @@ fn course(out: &mut String, view: &View, assessment: &Assessment) {
         "Of this target at the last steps, with the alarm threshold, failures (shaded) and alarms (upright lines)",
         (960.0, 220.0),
         Axis::around("time before the newest cycle", first, 0.0),
-        Axis::share("failure probability"),
+        Axis::share("failure probability; dashed: the alarm threshold"),
     );
     let before = |t: Timestamp| t.as_secs_f64() - at.as_secs_f64();
     let happenings = view.happenings.iter().flatten().flatten();
@@ -154,15 +154,23 @@ fn course(out: &mut String, view: &View, assessment: &Assessment) {
         let end = happening.end.map_or(0.0, before);
         match happening.kind {
             Kind::Incident if end > first => plot.band(start.max(first), end.min(0.0), "incident"),
-            Kind::Alarm if start > first => plot.vertical(start, "alarm", "alarm"),
             _ => {}
+        }
+        // A foreseen incident stands for its alarm too.
+        let opened = match (happening.kind, happening.lead_seconds) {
+            (Kind::Incident, Some(lead)) => Some(start - lead),
+            (Kind::Alarm, _) => Some(start),
+            _ => None,
+        };
+        if let Some(opened) = opened.filter(|opened| *opened > first) {
+            plot.vertical(opened, "alarm", "alarm");
         }
     }
     let times = (0..said.len()).map(|i| -step * (said.len() - 1 - i) as f64);
     let points = times.zip(&said).map(|(x, p)| [x, p.unwrap_or(f64::NAN)]);
     plot.line(points, "said");
     if let Some(card) = view.card {
-        plot.horizontal(card.alert_threshold, "threshold", "alarm threshold");
+        plot.horizontal(card.alert_threshold, "threshold", "");
     }
     let _ = writeln!(out, "<figure class=\"wide\">{}</figure>", plot.svg());
 }
