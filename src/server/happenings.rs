@@ -38,7 +38,7 @@ pub struct Happening {
     #[serde(serialize_with = "optional_text")]
     #[schema(value_type = Option<String>)]
     pub end: Option<Timestamp>,
-    /// foreseen or missed for an incident and for an alert of others; early, false or open for an alarm; null for an alert of forewarn.
+    /// foreseen or missed for an incident and for an alert of others; early, uncertain, false or open for an alarm; null for an alert of forewarn.
     #[schema(value_type = Option<String>, example = "foreseen")]
     pub verdict: Option<&'static str>,
     /// How long before it an alarm was opened.
@@ -85,6 +85,7 @@ pub fn of_target(
         let verdict = match alarm.outcome.as_deref() {
             None => "open",
             Some("early") => "early",
+            Some("uncertain") => "uncertain",
             Some("false") => "false",
             Some(_) => return None,
         };

@@ -80,6 +80,7 @@ fn told(outcome: &RecentOutcome) -> (&'static str, String) {
         "right" => ("✓", format!("right{before}")),
         "early" => ("~", format!("early{before}")),
         "missed" => ("!", "missed".into()),
+        "uncertain" => ("?", "uncertain: somebody acted".into()),
         _ => ("✗", "false alarm".into()),
     }
 }
@@ -107,13 +108,14 @@ fn scoreboard(out: &mut String, summary: &Summary) {
     let scores = format!("{} judged scores", grouped(MIN_SCORES as usize));
     let _ = write!(
         out,
-        "<section><h2>Scoreboard</h2>\n<dl><dt>alarms</dt><dd>{} right, {} early, {} false, {} undecided</dd>\
+        "<section><h2>Scoreboard</h2>\n<dl><dt>alarms</dt><dd>{} right, {} early, {} false, {} uncertain, {} undecided</dd>\
          <dt>failures</dt><dd>{} foreseen, {} missed</dd>\
          <dt>precision</dt><dd>{}</dd><dt>recall</dt><dd>{}</dd><dt>false alarms per target and week</dt><dd>{}</dd>\
          <dt>Brier score</dt><dd>{}</dd><dt>calibration error</dt><dd>{}</dd></dl>\n",
         summary.right,
         summary.early,
         summary.r#false,
+        summary.uncertain,
         summary.open,
         summary.foreseen,
         summary.missed,

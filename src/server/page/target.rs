@@ -224,6 +224,7 @@ fn happening_row(out: &mut String, view: &View, happening: &Happening) {
         Some("foreseen") => ("right", format!("✓ foreseen{before}")),
         Some("missed") => ("missed", "! not foreseen".into()),
         Some("early") => ("early", format!("~ early,{before} it")),
+        Some("uncertain") => ("open", "? somebody acted".into()),
         Some("false") => ("false", "✗ false alarm".into()),
         Some(_) => ("open", "undecided".into()),
         None => ("", "sent by forewarn".into()),
