@@ -80,12 +80,15 @@ pub struct Risk {
 }
 
 /// Part of a score that one feature accounts for.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct Reason {
+    #[schema(example = "memory_usage_slope_60m")]
     pub feature: String,
-    /// The feature's value; `None` where it is missing.
+    /// The feature's value; null where it is missing.
+    #[schema(required, example = 4.2)]
     pub value: Option<f64>,
     /// In log-odds of the stack's score; positive raises the risk.
+    #[schema(example = 1.31)]
     pub contribution: f64,
 }
 
@@ -178,7 +181,7 @@ pub struct Snapshot {
 }
 
 /// How good a candidate's predictions have been, which nobody was told.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct ShadowBoard {
     pub model_id: String,
     #[serde(flatten)]

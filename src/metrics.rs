@@ -97,20 +97,25 @@ impl Reload {
 /// What the metrics, the API and the status page tell about the served model.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ModelCard {
+    #[schema(example = "20260110t0000-1a2b3c4d")]
     pub model_id: String,
     /// simulated, history or imported
+    #[schema(example = "history")]
     pub model_origin: String,
+    #[schema(example = 1800.0)]
     pub horizon_seconds: f64,
     pub step_seconds: f64,
     /// RFC 3339
+    #[schema(format = DateTime, example = "2026-01-10T00:00:00Z")]
     pub trained_until: String,
     #[serde(skip)]
     pub trained: Timestamp,
     /// The threshold that the alarm budget gives.
+    #[schema(minimum = 0, maximum = 1)]
     pub alert_threshold: f64,
     /// Share of rows with an incident within the horizon.
+    #[schema(minimum = 0, maximum = 1)]
     pub base_rate: f64,
-    #[schema(value_type = Vec<Object>)]
     pub signals: Vec<Signal>,
     pub features: Vec<String>,
 }

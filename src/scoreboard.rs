@@ -125,7 +125,7 @@ struct Open {
     outcome: Option<Outcome>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Counts {
     pub right: u64,
     pub early: u64,
@@ -178,8 +178,8 @@ pub enum Event {
     },
 }
 
-/// Counters run since the first start; ratios are over the rolling window and `None` below a minimum count.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Counters run since the first start; ratios are over the rolling window and null below a minimum count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Summary {
     pub right: u64,
     pub early: u64,
@@ -193,11 +193,16 @@ pub struct Summary {
     /// Alarms that are still undecided.
     pub open: u64,
     /// right / (right + false).
+    #[schema(required, minimum = 0, maximum = 1)]
     pub precision: Option<f64>,
     /// foreseen / (foreseen + missed).
+    #[schema(required, minimum = 0, maximum = 1)]
     pub recall: Option<f64>,
+    #[schema(required, minimum = 0)]
     pub false_alarms_per_target_week: Option<f64>,
+    #[schema(required, minimum = 0)]
     pub brier: Option<f64>,
+    #[schema(required, minimum = 0)]
     pub calibration_error: Option<f64>,
     /// What the ratios are made of.
     pub window: Rolling,
@@ -209,7 +214,7 @@ pub struct Summary {
     pub recent: Vec<RecentOutcome>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Rolling {
     pub seconds: f64,
     #[serde(flatten)]
@@ -220,7 +225,7 @@ pub struct Rolling {
 }
 
 /// The scores from `low` to below `high` whose outcome is known.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Reliability {
     pub low: f64,
     pub high: f64,
@@ -232,7 +237,7 @@ pub struct Reliability {
 }
 
 /// Lead times of the incidents foreseen, in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LeadTimes {
     /// Inclusive upper bounds.
     pub bounds: Vec<f64>,
@@ -242,17 +247,22 @@ pub struct LeadTimes {
     pub count: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RecentOutcome {
     pub target: String,
     /// right, early, uncertain, false or missed.
+    #[schema(example = "right")]
     pub outcome: String,
-    /// Unix seconds; `None` for a missed incident.
+    /// Unix seconds; null for a missed incident.
+    #[schema(required)]
     pub opened: Option<f64>,
-    /// Start, unix seconds; `None` where there was none.
+    /// Start, unix seconds; null where there was none.
+    #[schema(required)]
     pub incident: Option<f64>,
+    #[schema(required)]
     pub lead_seconds: Option<f64>,
     /// At the opening of the alarm.
+    #[schema(required, minimum = 0, maximum = 1)]
     pub probability: Option<f64>,
 }
 

@@ -52,7 +52,7 @@ impl fmt::Display for TargetId {
 }
 
 /// What a signal's numbers mean; decides its statistics and its valid range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// 0 to 100, bounded: has a projection to the horizon and a time to the limit.
@@ -110,7 +110,7 @@ impl Unit {
 }
 
 /// A named input of the model: what `signals.<name>` in the config defines.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Signal {
     pub name: String,
     pub unit: Unit,
@@ -125,7 +125,7 @@ pub struct Incident {
 }
 
 /// What told us that a target fails; of several at once the first counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// `failure.queries`
@@ -172,7 +172,19 @@ impl FailureMode {
 }
 
 /// Share of the risk scale a probability falls in; the bounds come from `risk_levels`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RiskLevel {
     Minimal,
@@ -231,7 +243,7 @@ impl RiskLevels {
 }
 
 /// Why a target has, or has not, a probability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
     Ok,

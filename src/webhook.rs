@@ -12,7 +12,7 @@ use crate::state::{AlertStatus, ReceivedAlert, Store, StoredAlert};
 use crate::time::Timestamp;
 use crate::types::{FailureMode, Incident, Source, TargetId};
 
-const MAX_ALERTS: usize = 10_000;
+pub const MAX_ALERTS: usize = 10_000;
 /// Of the labels and annotations of one alert.
 const MAX_ALERT_BYTES: usize = 64 * 1024;
 

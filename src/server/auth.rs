@@ -47,6 +47,28 @@ pub(super) struct Access {
     open_read: bool,
 }
 
+/// What gets a request in; it is open to everybody where nothing is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Takes {
+    pub user: bool,
+    pub token: bool,
+}
+
+impl Access {
+    pub fn takes(&self, method: &Method, path: &str) -> Takes {
+        let reads = only_reads(method, path);
+        let needs_no_user = self.users.is_empty() || (reads && self.open_read);
+        let needs_token = !self.tokens.is_empty() && !reads;
+        if needs_no_user && !needs_token {
+            return Takes::default();
+        }
+        Takes {
+            user: !self.users.is_empty(),
+            token: needs_token,
+        }
+    }
+}
+
 impl Gate {
     pub fn new() -> Result<Self, ring::error::Unspecified> {
         Ok(Self {
@@ -85,21 +107,19 @@ impl Gate {
         path: &str,
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
-        let reads = only_reads(method, path);
-        let needs_no_user = access.users.is_empty() || (reads && access.open_read);
-        let needs_token = !access.tokens.is_empty() && !reads;
-        if needs_no_user && !needs_token {
+        let takes = access.takes(method, path);
+        if takes == Takes::default() {
             return Ok(());
         }
         let credentials = headers.get(header::AUTHORIZATION);
         let credentials = credentials.and_then(|c| c.to_str().ok()?.split_once(' '));
         let is_admitted = match credentials {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                needs_token && self.knows_token(access, token.trim())
+                takes.token && self.knows_token(access, token.trim())
             }
             Some((scheme, encoded)) if scheme.eq_ignore_ascii_case("basic") => {
                 match user_and_password(encoded.trim()) {
-                    Some((user, password)) if !access.users.is_empty() => {
+                    Some((user, password)) if takes.user => {
                         self.knows_user(access, peer, user, password).await?
                     }
                     _ => false,
@@ -109,7 +129,7 @@ impl Gate {
         };
         match is_admitted {
             true => Ok(()),
-            false => Err(unauthorized(!access.users.is_empty(), needs_token)),
+            false => Err(unauthorized(takes)),
         }
     }
 
@@ -214,8 +234,8 @@ fn user_and_password(encoded: &str) -> Option<(String, Vec<u8>)> {
     Some((user, decoded[colon + 1..].to_vec()))
 }
 
-fn unauthorized(by_user: bool, by_token: bool) -> Problem {
-    let (detail, challenge) = match (by_user, by_token) {
+fn unauthorized(takes: Takes) -> Problem {
+    let (detail, challenge) = match (takes.user, takes.token) {
         (true, true) => (
             "send a user of basic_auth_users or one of forewarn.write_credentials as a bearer token",
             "Basic realm=\"forewarn\", Bearer realm=\"forewarn\"",

@@ -6,6 +6,7 @@ mod api;
 mod auth;
 mod docs;
 mod happenings;
+mod examples;
 mod page;
 mod plain;
 mod predict;
@@ -746,7 +747,7 @@ mod tests {
         for (method, path, kind, body, status, detail) in [
             ("GET", "/nowhere", "", "", 404, "there is no /nowhere"),
             ("GET", "/docs/../secret", "", "", 404, "there is no"),
-            ("GET", "/docs/nothing.js", "", "", 404, "nothing.js"),
+            ("GET", "/docs/nothing.js", "", "", 404, "no such file"),
             ("GET", "/predict", "", "", 405, "/predict does not take GET"),
             ("POST", "/predict", "", "{}", 415, "send application/json"),
             (
@@ -777,6 +778,7 @@ mod tests {
                 "state.enabled",
             ),
             ("GET", "/api/v1/incidents", "", "", 503, "state.enabled"),
+            ("GET", "/api/v1/targets/%FF", "", "", 400, "UTF-8"),
             (
                 "GET",
                 "/api/v1/targets/a/b",
@@ -911,8 +913,8 @@ mod tests {
             .flatten()
             .map(|parameter| &parameter["name"])
             .collect();
-        // `target` is looked up among those of the last cycle.
-        assert_eq!(parameters, ["target", "explain", "explain"]);
+        // `target` is looked up among those of the last cycle, `file` in a fixed list.
+        assert_eq!(parameters, ["target", "file", "explain", "explain"]);
     }
 
     #[tokio::test]

@@ -43,20 +43,22 @@ const MAX_ERRORS: usize = 10_000;
 /// The answer to one row. The first six keys are those of the Python service.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Prediction {
-    /// Calibrated probability that an incident starts within the horizon.
-    #[schema(example = 0.8543)]
+    /// Calibrated probability that an incident starts within the horizon; to four places.
+    #[schema(minimum = 0, maximum = 1, example = 0.8543)]
     pub failure_probability: f64,
-    #[schema(value_type = String, example = "CRITICAL")]
     pub failure_risk: RiskLevel,
-    /// max(p, 1 - p)
-    #[schema(example = 0.854)]
+    /// max(p, 1 - p), to three places
+    #[schema(minimum = 0.5, maximum = 1, example = 0.854)]
     confidence: f64,
+    /// What to do, the most urgent first; never empty.
     recommendations: Vec<String>,
+    /// `model.serve`: ensemble, xgboost, random_forest or logistic_regression
     #[schema(example = "ensemble")]
     model_used: &'static str,
-    #[schema(example = "2026-01-10T15:30:45.123456+00:00")]
+    /// When it was scored, with microseconds and offset as Python writes them
+    #[schema(format = DateTime, example = "2026-01-10T15:30:45.123456+00:00")]
     timestamp: String,
-    #[schema(example = 1800)]
+    #[schema(minimum = 1, example = 1800)]
     horizon_seconds: u64,
     history: History,
     /// Signals that were null or absent.
@@ -66,10 +68,12 @@ pub struct Prediction {
     models: Members,
     /// Only with `explain`; strongest first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(nullable = false, max_items = 10)]
     reasons: Option<Vec<Reason>>,
+    #[schema(example = "20260110t0000-1a2b3c4d")]
     model_id: String,
     /// simulated, history or imported
+    #[schema(example = "history")]
     model_origin: &'static str,
 }
 
@@ -78,10 +82,13 @@ pub struct Prediction {
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Members {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, maximum = 1)]
     xgboost: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, maximum = 1)]
     random_forest: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, maximum = 1)]
     logistic_regression: Option<f64>,
 }
 
@@ -150,19 +157,13 @@ pub(crate) struct Row {
 ///
 /// Signals are JSON numbers; null or absent ones are listed under `missing`, unknown fields under
 /// `ignored` (`timestamp` is among them: a row is always scored as of now). Of a repeated key the last one counts.
+/// Nothing is kept, so that it may be sent again at will. `Content-Type` must be `application/json`.
 #[utoipa::path(
     post,
     path = "/predict", tag = "predictions",
     request_body(content = ref("#/components/schemas/Row"), content_type = "application/json"),
-    params(("explain" = Option<Explain>, Query, description = "Add the reasons of the score: `true` for path contributions, `shap` for TreeSHAP, which takes some milliseconds")),
-    responses(
-        (status = 200, body = Prediction),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body too large"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not application/json"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "Wrong type or out of range; `errors` names every field"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "No model"),
-    ),
+    params(("explain" = Option<Explain>, Query, example = "true", description = "Add the reasons of the score: `true` for path contributions, `shap` for TreeSHAP, which takes some milliseconds")),
+    responses((status = 200, body = Prediction, description = "The prediction")),
 )]
 pub async fn predict(
     State(app): State<Arc<App>>,
@@ -218,15 +219,8 @@ fn answer_now(app: &App, explain: Explain, body: &[u8]) -> Result<Vec<u8>, Probl
     post,
     path = "/predict/batch", tag = "predictions",
     request_body(content = ref("#/components/schemas/Rows"), content_type = "application/json"),
-    params(("explain" = Option<Explain>, Query, description = "Add the reasons of each score: `true` for path contributions, `shap` for TreeSHAP; with it a batch has at most 100 rows")),
-    responses(
-        (status = 200, body = Vec<Prediction>),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not JSON"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Body too large"),
-        (status = 415, body = Problem, content_type = "application/problem+json", description = "Not application/json"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "Wrong type, out of range or too many rows"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "No model, or too many batches at once"),
-    ),
+    params(("explain" = Option<Explain>, Query, example = "true", description = "Add the reasons of each score: `true` for path contributions, `shap` for TreeSHAP; with it a batch has at most 100 rows")),
+    responses((status = 200, body = Vec<Prediction>, description = "A prediction for each row, in the order of the rows")),
 )]
 pub async fn predict_batch(
     State(app): State<Arc<App>>,

@@ -33,15 +33,13 @@ impl Reloads {
 /// Read the configuration and the model again
 ///
 /// Everything is checked first; then the new config and the new model take over together. On an error both stay as they were.
+/// Only with `--web.enable-lifecycle`.
 #[utoipa::path(
     post,
     path = "/-/reload", tag = "operations",
     responses(
-        (status = 200, body = String, content_type = "text/plain", description = "In service"),
-        (status = 202, body = String, content_type = "text/plain", description = "Still under way at the end of api.request_timeout"),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "Lifecycle routes are off"),
-        (status = 500, body = Problem, content_type = "application/problem+json", description = "Refused; `detail` says why"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Another reload is waiting already"),
+        (status = 200, body = String, content_type = "text/plain; charset=utf-8", description = "In service"),
+        (status = 202, body = String, content_type = "text/plain; charset=utf-8", description = "Still under way at the end of api.request_timeout"),
     ),
 )]
 pub async fn reload(State(app): State<Arc<App>>) -> Result<Response, Problem> {

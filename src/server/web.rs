@@ -35,10 +35,10 @@ pub struct Web {
 }
 
 /// What a config says of connections and requests.
-struct Terms {
+pub(super) struct Terms {
     tls: Option<Arc<rustls::ServerConfig>>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    access: Access,
+    pub access: Access,
     protections: [(&'static str, bool); 4],
 }
 
@@ -160,7 +160,9 @@ impl Service<hyper::Request<Incoming>> for Guarded {
         let Self { front, web, peer } = self.clone();
         Box::pin(async move {
             let terms = web.terms.load_full();
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            // For the document, which says what they demand.
+            head.extensions.insert(terms.clone());
             let path = head.uri.path();
             let admitted = web
                 .gate

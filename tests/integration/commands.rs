@@ -534,6 +534,7 @@ async fn backtest_says_what_the_library_says() {
     let fields = report.as_object_mut().expect("an object");
     assert_eq!(fields.remove("overlaps_training"), Some(json!(false)));
     assert_eq!(fields.remove("model_id"), Some(json!(models.id)));
+    assert_eq!(fields.remove("live"), Some(Value::Null));
     let timing = fields.remove("timing").expect("timing");
     assert!(timing["total_seconds"].as_f64() > Some(0.0), "{timing}");
     assert_eq!(report, json!(evaluation));

@@ -63,6 +63,8 @@ struct View<'a> {
     ask: Ask,
 }
 
+/// The status page
+#[utoipa::path(get, path = "/", tag = "pages", responses((status = 200, body = String, content_type = "text/html; charset=utf-8", description = "The page")))]
 pub async fn status(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
     let ask = Ask::of(query.as_deref().unwrap_or_default());
     let (status, page) = blocking(move || answer(&app, ask)).await;
