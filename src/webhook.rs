@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::de::{self, Unexpected};
+use serde::{Deserialize, Deserializer};
 
 use crate::config::{Config, FailureConfig, TargetsConfig};
 use crate::history::History;
@@ -103,7 +104,22 @@ struct Envelope {
 #[serde(rename_all = "camelCase")]
 struct Delivery {
     alerts: Vec<Alert>,
+    #[serde(default, deserialize_with = "whole_number")]
     truncated_alerts: Option<u64>,
+}
+
+/// JSON has one kind of number: 1.0 is as whole as 1.
+fn whole_number<'de, D: Deserializer<'de>>(json: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(json)? else {
+        return Ok(None);
+    };
+    let found = match (number.as_u64(), number.as_i64(), number.as_f64()) {
+        (Some(whole), ..) => return Ok(Some(whole)),
+        (_, Some(negative), _) => Unexpected::Signed(negative),
+        (.., Some(float)) if float >= 0.0 && float.fract() == 0.0 => return Ok(Some(float as u64)),
+        (.., float) => Unexpected::Float(float.unwrap_or(f64::NAN)),
+    };
+    Err(de::Error::invalid_value(found, &"a whole number"))
 }
 
 #[derive(Deserialize)]

@@ -25,6 +25,8 @@ step "what is deployed, with the validators of each"
 tests/deploy.sh
 step "TLS and authentication with real clients"
 tests/web.sh
+step "the API, its pages and its clients by its own description"
+tests/api.sh
 step "models and data to XGBoost and back"
 tests/interchange.sh
 step "the servers to ask, and what differs between them"

@@ -159,23 +159,31 @@ pub fn bodies(signals: &[Signal], target: &str) -> [(&'static str, Value); 3] {
         row[name] = value;
         row
     };
-    // Of every signal nine tenths of what it has now.
     let earlier = |share: f64| -> Value {
         let values = row.as_object().into_iter().flatten();
-        let values =
-            values.map(|(name, v)| (name.clone(), json!(share * v.as_f64().unwrap_or(0.0))));
-        values.collect::<Map<_, _>>().into()
+        values
+            .map(|(name, v)| {
+                (
+                    name.clone(),
+                    json!((share * v.as_f64().unwrap_or(0.0)).round()),
+                )
+            })
+            .collect::<Map<_, _>>()
+            .into()
     };
     let mut sparse = with("timestamp", json!("2026-01-10T15:30:00Z"));
     if let Some(signal) = signals.get(1) {
         sparse[&signal.name] = Value::Null;
     }
-    let history = with("history", json!([earlier(0.8), earlier(0.9), earlier(1.0)]));
+    let history = with(
+        "history",
+        json!([earlier(0.8), earlier(0.9), earlier(0.95)]),
+    );
     [
         (
             "predict",
             json!({
-                "signals": {"summary": "The signals alone", "value": row},
+                "alone": {"summary": "The signals alone", "value": row},
                 "history": {"summary": "With earlier rows, oldest first, one per step", "value": history},
                 "sparse": {"summary": "A signal is missing, a field is unknown: both are told in the answer", "value": sparse},
                 "target": {"summary": "With the live window of a known target", "value": with("target", json!(target))},
@@ -290,7 +298,7 @@ pub fn answers() -> Vec<(&'static str, u16, Value)> {
             "health",
             200,
             json!({
-                "loaded": {"summary": "A model is loaded", "value": {"status": "ok", "models": ["logistic_regression", "random_forest", "xgboost"]}},
+                "loaded": {"summary": "A model is loaded", "value": {"status": "ok", "models": ["ensemble", "logistic_regression", "random_forest", "xgboost"]}},
                 "none": {"summary": "None is", "value": {"status": "no models", "models": []}},
             }),
         ),
