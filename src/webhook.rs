@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 use crate::types::{FailureMode, Incident, Source, TargetId};
 
 pub const MAX_ALERTS: usize = 10_000;
+/// A counter adds them up.
+pub const MAX_TRUNCATED: u32 = u32::MAX;
 /// Of the labels and annotations of one alert.
 const MAX_ALERT_BYTES: usize = 64 * 1024;
 
@@ -110,16 +112,16 @@ struct Delivery {
 
 /// JSON has one kind of number: 1.0 is as whole as 1.
 fn whole_number<'de, D: Deserializer<'de>>(json: D) -> Result<Option<u64>, D::Error> {
-    let Some(number) = Option::<serde_json::Number>::deserialize(json)? else {
-        return Ok(None);
-    };
-    let found = match (number.as_u64(), number.as_i64(), number.as_f64()) {
-        (Some(whole), ..) => return Ok(Some(whole)),
-        (_, Some(negative), _) => Unexpected::Signed(negative),
-        (.., Some(float)) if float >= 0.0 && float.fract() == 0.0 => return Ok(Some(float as u64)),
-        (.., float) => Unexpected::Float(float.unwrap_or(f64::NAN)),
-    };
-    Err(de::Error::invalid_value(found, &"a whole number"))
+    match Option::<f64>::deserialize(json)? {
+        None => Ok(None),
+        Some(n) if (0.0..=f64::from(MAX_TRUNCATED)).contains(&n) && n.fract() == 0.0 => {
+            Ok(Some(n as u64))
+        }
+        Some(n) => Err(de::Error::invalid_value(
+            Unexpected::Float(n),
+            &"a whole number below 2^32",
+        )),
+    }
 }
 
 #[derive(Deserialize)]
@@ -512,7 +514,9 @@ mod tests {
             (r#"{"version":4,"alerts":[]}"#.into(), "version is 4, this"),
             (r#"{"version":"4"}"#.into(), "missing field `alerts`"),
             (r#"{"version":"4","alerts":{}}"#.into(), "invalid type: map"),
-            (r#"{"version":"4","alerts":[],"truncatedAlerts":-1}"#.into(), "invalid value: integer `-1`"),
+            (r#"{"version":"4","alerts":[],"truncatedAlerts":-1}"#.into(), "floating point `-1.0`, expected a whole number"),
+            (r#"{"version":"4","alerts":[],"truncatedAlerts":1.5}"#.into(), "`1.5`"),
+            (r#"{"version":"4","alerts":[],"truncatedAlerts":18446744073709551616}"#.into(), "below 2^32"),
             (one(&format!(r#"{{"labels":{{}},{times}}}"#)), "missing field `status`"),
             (one(&format!(r#"{{"status":"silenced","labels":{{}},{times}}}"#)), "unknown variant `silenced`, expected `firing` or `resolved`"),
             (one(&format!(r#"{{"status":"firing",{times}}}"#)), "missing field `labels`"),
@@ -550,6 +554,15 @@ mod tests {
             1
         );
         assert_eq!(all(&store)[0].ends_at, Some(NOW));
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let parsed = parse(
+            br#"{"version":"4","alerts":[],"truncatedAlerts":3.0}"#,
+            &OwnAlerts::default(),
+        );
+        assert_eq!(parsed, Ok((Vec::new(), 3)));
     }
 
     #[test]

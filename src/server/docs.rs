@@ -263,7 +263,7 @@ fn delivery() -> Value {
         "description": "A delivery of Alertmanager; of its other fields nothing is read",
         "properties": {
             "version": {"const": "4"},
-            "truncatedAlerts": {"type": ["integer", "null"], "minimum": 0, "maximum": u64::MAX, "description": "Left out by Alertmanager; counted"},
+            "truncatedAlerts": {"type": ["integer", "null"], "minimum": 0, "maximum": webhook::MAX_TRUNCATED, "description": "Left out by Alertmanager; counted"},
             "alerts": {"type": "array", "maxItems": webhook::MAX_ALERTS, "items": {"$ref": "#/components/schemas/DeliveredAlert"}},
         },
     })
