@@ -35,6 +35,7 @@ fn record(plan: &Plan, targets: u32) -> anyhow::Result<History> {
         tick_ms: 60_000,
         unseen_mode: false,
         upcoming: None,
+        scenario: None,
     };
     let mut fleet = Fleet::new(&spec);
     let mut history = History::new(7, spec.time(0), spec.time(TICKS - 1), plan.catalogue.step());

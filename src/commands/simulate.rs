@@ -16,8 +16,8 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use crate::simulator::{
-    Census, Fleet, FleetSpec, MINUTES_PER_DAY, Sample, Service, find_upcoming, probe_text,
-    write_history, write_oracle,
+    Census, Fleet, FleetSpec, Gauges, MINUTES_PER_DAY, Pace, Sample, Scenario, Service,
+    find_upcoming, probe_text, write_history, write_oracle,
 };
 use crate::time::{Timestamp, millis, parse_duration, parse_time};
 
@@ -65,6 +65,9 @@ struct HistoryArgs {
     /// Add the failure mode that only test fleets have.
     #[arg(long)]
     unseen_mode: bool,
+    /// Make all targets one use case, with metrics, labels and failures of its own; see docs/tutorials.
+    #[arg(long, value_enum, conflicts_with = "upcoming_failure")]
+    scenario: Option<Service>,
     /// Where the true hazard goes, as OpenMetrics of its own: for evaluation only.
     #[arg(long, value_name = "FILE")]
     oracle: Option<PathBuf>,
@@ -110,7 +113,7 @@ fn history(args: &HistoryArgs) -> anyhow::Result<()> {
             }
         });
     }
-    let mut census = Census::default();
+    let mut census = Census::new(Pace::of(spec.scenario));
     tracks.iter().for_each(|track| census.add(track));
     eprintln!(
         "simulated {} targets from {} to {}\n{census}",
@@ -182,6 +185,7 @@ fn place(args: &HistoryArgs, end: Timestamp) -> anyhow::Result<(FleetSpec, u64)>
         tick_ms,
         unseen_mode: args.unseen_mode,
         upcoming: None,
+        scenario: args.scenario,
     };
     let first_tick = minute_of_week as u64;
     let Some(delay) = args.upcoming_failure else {
@@ -209,18 +213,43 @@ fn place(args: &HistoryArgs, end: Timestamp) -> anyhow::Result<(FleetSpec, u64)>
     Ok((spec, found + 1 - after_end - ticks))
 }
 
-/// The current sample of every target; written by one task, read by requests.
+/// The current sample of every target and what a scrape of it reads, `None` where that fails;
+/// written by one task, read by requests.
 struct Snapshot {
     time: Timestamp,
     samples: Vec<Sample>,
+    pages: Vec<Option<String>>,
 }
 
+/// The labels that the service discovery gives to a target.
+type Labels = Vec<(String, String)>;
+
 struct Exporters {
-    names: Vec<(String, Service)>,
+    targets: Vec<(String, Labels)>,
     snapshot: RwLock<Arc<Snapshot>>,
 }
 
 impl Exporters {
+    fn new(running: &Running, snapshot: Snapshot) -> Self {
+        let scenario = running.spec.scenario.map(Scenario::of);
+        let targets = running.fleet.targets().iter().zip(0..);
+        let targets = targets.map(|(target, index)| {
+            let labels = match scenario {
+                Some(scenario) => scenario
+                    .labels(index)
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect(),
+                None => vec![("service".to_owned(), target.service().name().to_owned())],
+            };
+            (target.name().to_owned(), labels)
+        });
+        Self {
+            targets: targets.collect(),
+            snapshot: RwLock::new(Arc::new(snapshot)),
+        }
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         match self.snapshot.read() {
             Ok(guard) => guard.clone(),
@@ -263,20 +292,13 @@ async fn live(args: &LiveArgs) -> anyhow::Result<()> {
             _ => anyhow::anyhow!("failed to listen on {}: {error}", args.listen),
         })?;
 
-    let mut fleet = Fleet::new(&spec);
-    let samples = catch_up(&mut fleet, tick);
-    let names = fleet.targets().iter();
-    let exporters = Arc::new(Exporters {
-        names: names.map(|t| (t.name().to_owned(), t.service())).collect(),
-        snapshot: RwLock::new(Arc::new(Snapshot {
-            time: spec.time(tick),
-            samples,
-        })),
-    });
-    tokio::spawn(keep_up(spec, fleet, exporters.clone()));
+    let mut running = Running::new(spec);
+    let snapshot = running.catch_up(tick);
+    let exporters = Arc::new(Exporters::new(&running, snapshot));
+    tokio::spawn(keep_up(running, exporters.clone()));
     eprintln!(
         "{} targets on http://{}/ (service discovery: /targets); Ctrl-C ends",
-        exporters.names.len(),
+        exporters.targets.len(),
         listener.local_addr().unwrap_or(args.listen)
     );
     axum::serve(listener, router(exporters))
@@ -285,25 +307,62 @@ async fn live(args: &LiveArgs) -> anyhow::Result<()> {
         .context("the exporters stopped")
 }
 
-/// Simulates up to and including `tick`, which the fleet has not passed.
-fn catch_up(fleet: &mut Fleet, tick: u64) -> Vec<Sample> {
-    let mut samples = Vec::with_capacity(fleet.targets().len());
-    while fleet.next_tick() <= tick {
-        samples.clear();
-        fleet.advance(|_, sample| samples.push(sample));
-    }
-    samples
+/// A fleet on its way through time.
+struct Running {
+    spec: FleetSpec,
+    fleet: Fleet,
+    /// Of a scenario's targets; the others' scrapes need no memory.
+    gauges: Vec<Gauges>,
 }
 
-async fn keep_up(spec: FleetSpec, mut fleet: Fleet, exporters: Arc<Exporters>) {
+impl Running {
+    fn new(spec: FleetSpec) -> Self {
+        let scenario = spec.scenario.map(Scenario::of);
+        let gauges = (0..spec.targets).filter_map(|_| scenario.map(Gauges::new));
+        Self {
+            fleet: Fleet::new(&spec),
+            gauges: gauges.collect(),
+            spec,
+        }
+    }
+
+    /// Simulates up to and including `tick`, which the fleet has not passed.
+    fn catch_up(&mut self, tick: u64) -> Snapshot {
+        let mut samples = Vec::with_capacity(self.fleet.targets().len());
+        while self.fleet.next_tick() <= tick {
+            let minute = self.fleet.next_tick();
+            let seconds = self.spec.time(minute).as_secs_f64();
+            samples.clear();
+            self.fleet.advance(|_, sample| samples.push(sample));
+            for (gauges, sample) in self.gauges.iter_mut().zip(&samples) {
+                gauges.push(sample, minute, seconds);
+            }
+        }
+        let pages =
+            samples
+                .iter()
+                .enumerate()
+                .map(|(index, sample)| match self.gauges.get(index) {
+                    Some(gauges) => gauges.text(sample),
+                    None => sample
+                        .up
+                        .then(|| sample.reading.as_ref().map(probe_text).unwrap_or_default()),
+                });
+        Snapshot {
+            time: self.spec.time(tick),
+            pages: pages.collect(),
+            samples,
+        }
+    }
+}
+
+async fn keep_up(mut running: Running, exporters: Arc<Exporters>) {
     loop {
-        let wait = millis(spec.time(fleet.next_tick()).since(now())).clamp(1, 1000);
+        let next = running.fleet.next_tick();
+        let wait = millis(running.spec.time(next).since(now())).clamp(1, 1000);
         tokio::time::sleep(Duration::from_millis(wait as u64)).await;
-        if let Some(tick) = spec.tick_at(now()).filter(|t| *t >= fleet.next_tick()) {
-            exporters.publish(Snapshot {
-                samples: catch_up(&mut fleet, tick),
-                time: spec.time(tick),
-            });
+        if let Some(tick) = running.spec.tick_at(now()).filter(|t| *t >= next) {
+            exporters.publish(running.catch_up(tick));
         }
     }
 }
@@ -335,7 +394,7 @@ async fn index(State(exporters): State<Arc<Exporters>>) -> String {
     let mut text = String::from(
         "forewarn's simulated fleet\n\n/targets  service discovery for Prometheus\n/oracle   true hazards, for evaluation only\n",
     );
-    for (name, _) in &exporters.names {
+    for (name, _) in &exporters.targets {
         text.push_str(&format!("/probe?target={name}\n"));
     }
     text
@@ -350,16 +409,18 @@ async fn probe(State(exporters): State<Arc<Exporters>>, RawQuery(query): RawQuer
         )
             .into_response();
     };
-    let Some(index) = exporters.names.iter().position(|(name, _)| name == target) else {
+    let Some(index) = exporters
+        .targets
+        .iter()
+        .position(|(name, _)| name == target)
+    else {
         let message = format!("no target {target:?} in this fleet; see /targets\n");
         return (StatusCode::NOT_FOUND, message).into_response();
     };
-    let sample = exporters.snapshot().samples[index];
-    if !sample.up {
+    let Some(text) = exporters.snapshot().pages[index].clone() else {
         let message = format!("{target} is failing\n");
         return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
-    }
-    let text = sample.reading.as_ref().map(probe_text).unwrap_or_default();
+    };
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
@@ -370,18 +431,26 @@ fn json_response(value: &Value) -> Response {
 }
 
 async fn discovery(State(exporters): State<Arc<Exporters>>) -> Response {
-    let groups = Service::ALL.into_iter().filter_map(|service| {
-        let members = exporters.names.iter().filter(|(_, of)| *of == service);
-        let names: Vec<&str> = members.map(|(name, _)| name.as_str()).collect();
-        (!names.is_empty())
-            .then(|| json!({"targets": names, "labels": {"service": service.name()}}))
+    let mut groups: Vec<(&Labels, Vec<&str>)> = Vec::new();
+    for (name, labels) in &exporters.targets {
+        match groups.iter_mut().find(|(of, _)| *of == labels) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((labels, vec![name])),
+        }
+    }
+    let groups = groups.into_iter().map(|(labels, names)| {
+        let labels: serde_json::Map<String, Value> = labels
+            .iter()
+            .map(|(name, value)| (name.clone(), value.as_str().into()))
+            .collect();
+        json!({"targets": names, "labels": labels})
     });
     json_response(&Value::Array(groups.collect()))
 }
 
 async fn oracle(State(exporters): State<Arc<Exporters>>) -> Response {
     let snapshot = exporters.snapshot();
-    let targets = exporters.names.iter().zip(&snapshot.samples);
+    let targets = exporters.targets.iter().zip(&snapshot.samples);
     let targets: Vec<Value> = targets
         .map(|((name, _), sample)| {
             json!({
@@ -434,33 +503,27 @@ mod tests {
         let upcoming = spec.upcoming.clone().unwrap();
         assert_eq!(upcoming.at, END.0 + 12 * 60_000);
         assert_eq!(spec.time(first + 2 * MINUTES_PER_DAY - 1), END);
-        let mut fleet = Fleet::new(&spec);
         let at = spec.tick_at(Timestamp(upcoming.at)).unwrap();
-        let index = fleet
+        let mut running = Running::new(spec);
+        let index = running
+            .fleet
             .targets()
             .iter()
             .position(|t| t.name() == upcoming.target);
         let index = index.unwrap();
-        let before = catch_up(&mut fleet, at - 1);
-        assert!(before[index].up && before[index].oracle.probability > 0.8);
-        assert!(!catch_up(&mut fleet, at)[index].up);
+        let before = running.catch_up(at - 1).samples[index];
+        assert!(before.up && before.oracle.probability > 0.8);
+        assert!(!running.catch_up(at).samples[index].up);
     }
 
     #[tokio::test]
     async fn exporters_answer_for_each_state_of_a_target() {
         let (spec, _) = place_with("").unwrap();
-        let mut fleet = Fleet::new(&spec);
-        let mut samples = catch_up(&mut fleet, 100);
-        (samples[1].up, samples[1].reading) = (false, None);
-        (samples[2].up, samples[2].reading) = (true, None);
-        let names = fleet.targets().iter();
-        let router = router(Arc::new(Exporters {
-            names: names.map(|t| (t.name().to_owned(), t.service())).collect(),
-            snapshot: RwLock::new(Arc::new(Snapshot {
-                time: spec.time(100),
-                samples,
-            })),
-        }));
+        let mut running = Running::new(spec);
+        let mut snapshot = running.catch_up(100);
+        snapshot.pages[1] = None;
+        snapshot.pages[2] = Some(String::new());
+        let router = router(Arc::new(Exporters::new(&running, snapshot)));
         for (path, status, part) in [
             ("/probe?target=shop-01", 200, "\nfleet_cpu_usage_percent "),
             ("/probe?x=1&target=cloud-01", 503, "cloud-01 is failing"),
@@ -478,5 +541,42 @@ mod tests {
             let body = String::from_utf8(body.to_vec()).unwrap();
             assert!(body.contains(part), "{path}: {body}");
         }
+    }
+
+    #[test]
+    fn live_scrapes_of_a_scenario_read_what_its_history_holds() {
+        let (spec, first) = place_with("--scenario payments").unwrap();
+        let mut fleet = Fleet::new(&spec);
+        let mut tracks = vec![Vec::new(); 10];
+        for _ in 0..first + 200 {
+            fleet.advance(|index, sample| tracks[index].push(sample));
+        }
+        let mut history = Vec::new();
+        write_history(&mut history, &spec, fleet.targets(), 0, &tracks).unwrap();
+        let history = String::from_utf8(history).unwrap();
+        let last = spec.time(first + 199);
+        let mut running = Running::new(spec);
+        let snapshot = running.catch_up(first + 199);
+        let page = snapshot.pages[0].as_ref().unwrap();
+        let mut lines = 0;
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap();
+            let labels = match labels {
+                "" => String::new(),
+                labels => format!(",{labels}"),
+            };
+            let expected = format!(
+                "{name}{{job=\"payments\",instance=\"gw-01\",gateway=\"gw-01\",region=\"eu\"{labels}}} {value} {}\n",
+                last.as_secs_f64()
+            );
+            assert!(history.contains(&expected), "{expected}");
+            lines += 1;
+        }
+        assert!(lines > 15, "{page}");
+        let exporters = Exporters::new(&running, snapshot);
+        let labels = [("gateway", "gw-01"), ("region", "eu")];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(exporters.targets[0], ("gw-01".to_owned(), labels.to_vec()));
     }
 }

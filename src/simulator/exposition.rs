@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use super::scenario::{self, Line, Meter, Scenario};
 use super::study::Trail;
-use super::{FleetSpec, Mode, Reading, Sample, Target};
+use super::{FleetSpec, Mode, Pace, Reading, Sample, Target};
 
 struct Family {
     /// Name of the samples; a counter's family drops the `_total`.
@@ -102,6 +103,61 @@ pub fn probe_text(reading: &Reading) -> String {
     text
 }
 
+/// A series, its memory and its present value.
+type Shown = (Line, Meter, Option<f64>);
+
+/// What scrapes of one target of a scenario read, minute by minute.
+pub struct Gauges {
+    scenario: &'static Scenario,
+    families: Vec<(&'static scenario::Family, Vec<Shown>)>,
+}
+
+impl Gauges {
+    pub fn new(scenario: &'static Scenario) -> Self {
+        let families = scenario.families.iter().map(|family| {
+            let lines = family.lines().into_iter();
+            (
+                family,
+                lines.map(|line| (line, Meter::default(), None)).collect(),
+            )
+        });
+        Self {
+            scenario,
+            families: families.collect(),
+        }
+    }
+
+    /// Takes the sample of the next minute.
+    pub fn push(&mut self, sample: &Sample, minute: u64, seconds: f64) {
+        for (line, meter, value) in self.families.iter_mut().flat_map(|(_, lines)| lines) {
+            *value = meter.next(line, self.scenario.reachable, sample, minute, seconds);
+        }
+    }
+
+    /// The scrape, or `None` where it fails.
+    pub fn text(&self, sample: &Sample) -> Option<String> {
+        if !(sample.up || self.scenario.reachable) {
+            return None;
+        }
+        let mut text = String::with_capacity(2048);
+        for (family, lines) in &self.families {
+            if lines.iter().all(|(_, _, value)| value.is_none()) {
+                continue;
+            }
+            let (name, help, kind) = (&family.name, &family.help, family.kind.name());
+            // Writing to a String cannot fail, here and below.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            for (line, _, value) in lines {
+                if let Some(value) = value {
+                    let labels = line.labels.trim_start_matches(',');
+                    let _ = writeln!(text, "{}{{{labels}}} {value}", line.name);
+                }
+            }
+        }
+        Some(text)
+    }
+}
+
 /// OpenMetrics of the ticks from `first_tick` on; `tracks` holds the samples by target.
 pub fn write_history(
     out: &mut impl Write,
@@ -111,6 +167,9 @@ pub fn write_history(
     tracks: &[Vec<Sample>],
 ) -> io::Result<()> {
     let mut page = Page::new(out, spec, targets, first_tick, tracks);
+    if let Some(scenario) = page.scenario {
+        return page.scenario_history(scenario, first_tick);
+    }
     for family in &FAMILIES {
         let name = family.name.strip_suffix("_total").unwrap_or(family.name);
         page.head(name, family.kind(), family.unit, family.help)?;
@@ -160,7 +219,9 @@ pub fn write_oracle(
         "",
         "1 while failing, and 0 once when it is over.",
     )?;
-    let outages: Vec<Vec<Option<Outage>>> = tracks.iter().map(|track| outages(track)).collect();
+    let pace = Pace::of(spec.scenario);
+    let outages: Vec<Vec<Option<Outage>>> =
+        tracks.iter().map(|track| outages(track, pace)).collect();
     for mode in Mode::ALL {
         for announced in [true, false] {
             let outage = Some(Outage { mode, announced });
@@ -182,8 +243,8 @@ struct Outage {
 }
 
 /// The outage that each sample is part of.
-fn outages(track: &[Sample]) -> Vec<Option<Outage>> {
-    let mut trail = Trail::default();
+fn outages(track: &[Sample], pace: Pace) -> Vec<Option<Outage>> {
+    let mut trail = Trail::new(pace);
     let mut now = None;
     track
         .iter()
@@ -211,7 +272,9 @@ struct Page<'a, W> {
     out: &'a mut W,
     targets: &'a [Target],
     tracks: &'a [Vec<Sample>],
-    /// Unix seconds of every tick, as text.
+    scenario: Option<&'static Scenario>,
+    /// Unix seconds of every tick.
+    seconds: Vec<f64>,
     times: Vec<String>,
     line: String,
 }
@@ -225,14 +288,16 @@ impl<'a, W: Write> Page<'a, W> {
         tracks: &'a [Vec<Sample>],
     ) -> Self {
         let ticks = tracks.first().map_or(0, Vec::len) as u64;
-        let times = (first_tick..first_tick + ticks)
-            .map(|tick| spec.time(tick).as_secs_f64().to_string())
+        let seconds: Vec<f64> = (first_tick..first_tick + ticks)
+            .map(|tick| spec.time(tick).as_secs_f64())
             .collect();
         Self {
             out,
             targets,
             tracks,
-            times,
+            scenario: spec.scenario.map(Scenario::of),
+            times: seconds.iter().map(f64::to_string).collect(),
+            seconds,
             line: String::new(),
         }
     }
@@ -255,22 +320,63 @@ impl<'a, W: Write> Page<'a, W> {
         self.values(name, label, |target, tick| value(&tracks[target][tick]))
     }
 
-    /// `value` takes the places of the target and of the tick in its track.
+    fn scenario_history(mut self, scenario: &'static Scenario, first_tick: u64) -> io::Result<()> {
+        for family in &scenario.families {
+            let name = family.name.strip_suffix("_total").unwrap_or(&family.name);
+            self.head(name, family.kind.name(), "", &family.help)?;
+            for line in family.lines() {
+                let (tracks, seconds) = (self.tracks, self.seconds.clone());
+                let mut meters = vec![Meter::default(); tracks.len()];
+                self.values(&line.name, &line.labels, |target, tick| {
+                    meters[target].next(
+                        &line,
+                        scenario.reachable,
+                        &tracks[target][tick],
+                        first_tick + tick as u64,
+                        seconds[tick],
+                    )
+                })?;
+            }
+        }
+        self.head("up", "gauge", "", "1 if the scrape succeeded.")?;
+        self.series("up", "", |sample| {
+            Some(f64::from(u8::from(sample.up || scenario.reachable)))
+        })?;
+        self.end()
+    }
+
+    /// What a scrape config calls the target.
+    fn identity(&self, index: usize) -> String {
+        let target = &self.targets[index];
+        match self.scenario {
+            None => format!(
+                "job=\"fleet\",instance=\"{}\",service=\"{}\"",
+                target.name(),
+                target.service().name()
+            ),
+            Some(scenario) => {
+                let mut text = format!("job=\"{}\",instance=\"{}\"", scenario.job(), target.name());
+                for (name, value) in scenario.labels(index as u32) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, ",{name}=\"{value}\"");
+                }
+                text
+            }
+        }
+    }
+
+    /// `value` takes the places of the target and of the tick in its track, one after the other.
     fn values(
         &mut self,
         name: &str,
         label: &str,
-        value: impl Fn(usize, usize) -> Option<f64>,
+        mut value: impl FnMut(usize, usize) -> Option<f64>,
     ) -> io::Result<()> {
-        for (index, target) in self.targets.iter().enumerate().take(self.tracks.len()) {
+        for index in 0..self.tracks.len() {
+            let identity = self.identity(index);
             self.line.clear();
             // Writing to a String cannot fail, here and below.
-            let _ = write!(
-                self.line,
-                "{name}{{job=\"fleet\",instance=\"{}\",service=\"{}\"{label}}} ",
-                target.name(),
-                target.service().name()
-            );
+            let _ = write!(self.line, "{name}{{{identity}{label}}} ");
             let head = self.line.len();
             for (tick, time) in self.times.iter().enumerate() {
                 if let Some(value) = value(index, tick) {
@@ -365,7 +471,7 @@ mod tests {
             track.extend(vec![sample(11.0 * BASE_HAZARD, true); warned]);
             track.extend(vec![sample(0.0, false); 3]);
             track.push(sample(BASE_HAZARD, true));
-            let outages = outages(&track);
+            let outages = outages(&track, Pace::default());
             let (before, rest) = outages.split_at(30 + warned);
             assert!(before.iter().chain(&rest[3..]).all(Option::is_none));
             for outage in &rest[..3] {
@@ -385,6 +491,7 @@ mod tests {
             response_time_ms: 1234.5,
             active_connections: 321.0,
             errors: 7,
+            requests: 3600.0,
         };
         let text = probe_text(&reading);
         for line in [

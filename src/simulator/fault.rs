@@ -138,6 +138,8 @@ pub(super) struct Course {
     pub mode: Mode,
     /// 0 healthy to 1 at the limit.
     pub severity: f64,
+    /// Its time runs this many times slower.
+    stretch: f64,
     progress: f64,
     per_minute: f64,
     curve: f64,
@@ -148,15 +150,17 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub fn start(service: Service, unseen: bool, draw: &mut Draw) -> Self {
+    pub fn start(service: Service, unseen: bool, stretch: u32, draw: &mut Draw) -> Self {
         let mode = Mode::draw(service, unseen, draw);
         let (fastest, slowest, curve) = mode.pace();
         let fate = draw.unit();
+        let stretch = f64::from(stretch);
         Self {
             mode,
             severity: 0.0,
+            stretch,
             progress: 0.0,
-            per_minute: 1.0 / draw.range(fastest, slowest),
+            per_minute: 1.0 / (draw.range(fastest, slowest) * stretch),
             curve,
             jitter: Noise::default(),
             ends_at: if fate < EARLY_HELP.0 {
@@ -179,8 +183,8 @@ impl Course {
         let pace = (1.0 + 0.3 * self.jitter.next(0.9, draw)).max(0.1);
         self.progress = (self.progress + self.per_minute * pace).clamp(0.0, 1.0);
         self.severity = curved(self.progress, self.curve);
-        self.easing =
-            self.severity >= self.ends_at || (self.progress >= 1.0 && draw.chance(LATE_RELIEF));
+        self.easing = self.severity >= self.ends_at
+            || (self.progress >= 1.0 && draw.chance(LATE_RELIEF / self.stretch));
         true
     }
 
@@ -191,20 +195,20 @@ impl Course {
 
     /// Hazard that this course adds, per minute.
     pub fn hazard(&self) -> f64 {
-        hazard(self.severity)
+        hazard(self.severity) / self.stretch
     }
 
     /// Probability of failing within `minutes` for one who knows the fault,
     /// its severity and pace, but not whether help will come.
     pub fn probability(&self, minutes: u32) -> f64 {
         if self.easing {
-            return 1.0 - (-BASE_HAZARD * f64::from(minutes)).exp();
+            return 1.0 - (-BASE_HAZARD / self.stretch * f64::from(minutes)).exp();
         }
         let (mut progress, mut severity) = (self.progress, self.severity);
         let mut going_on = 1.0;
         let mut failed = 0.0;
         for _ in 0..minutes {
-            let fails = 1.0 - (-BASE_HAZARD - hazard(severity)).exp();
+            let fails = 1.0 - ((-BASE_HAZARD - hazard(severity)) / self.stretch).exp();
             failed += going_on * fails;
             progress = (progress + self.per_minute).min(1.0);
             let next = curved(progress, self.curve);
@@ -242,7 +246,7 @@ mod tests {
         let mut draw = Draw::new(3, 0);
         let mut reached = 0;
         for service in Service::ALL.into_iter().cycle().take(300) {
-            let mut course = Course::start(service, true, &mut draw);
+            let mut course = Course::start(service, true, 1, &mut draw);
             let (fastest, slowest, _) = course.mode.pace();
             let mut minutes = 0.0;
             let mut before = 0.0;

@@ -4,13 +4,15 @@
 mod draw;
 mod exposition;
 mod fault;
+mod scenario;
 mod study;
 mod target;
 
 use serde::{Deserialize, Serialize};
 
-pub use exposition::{probe_text, write_history, write_oracle};
+pub use exposition::{Gauges, probe_text, write_history, write_oracle};
 pub use fault::{BASE_HAZARD, Mode};
+pub use scenario::{Pace, Scenario};
 pub use study::{Census, Failure, Trail, find_upcoming};
 pub use target::Target;
 
@@ -18,7 +20,7 @@ use crate::time::Timestamp;
 use draw::Draw;
 
 pub const MINUTES_PER_DAY: u64 = 1440;
-/// Minutes that the oracle's probability looks ahead.
+/// Minutes that the oracle's probability looks ahead, unless a scenario says otherwise.
 const HORIZON: u32 = 30;
 
 /// Everything that determines a fleet and where it lies in time: the file
@@ -34,6 +36,9 @@ pub struct FleetSpec {
     pub tick_ms: i64,
     pub unseen_mode: bool,
     pub upcoming: Option<Upcoming>,
+    /// All targets are of this use case and expose what its [`Scenario`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Service>,
 }
 
 /// The failure that `--upcoming-failure` looked for.
@@ -55,6 +60,7 @@ pub const TEST_FLEET: FleetSpec = FleetSpec {
     tick_ms: 60_000,
     unseen_mode: true,
     upcoming: None,
+    scenario: None,
 };
 
 impl FleetSpec {
@@ -78,7 +84,7 @@ pub struct Sample {
     pub oracle: Oracle,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
     pub cpu_percent: f32,
     pub memory_percent: f32,
@@ -88,13 +94,15 @@ pub struct Reading {
     pub active_connections: f32,
     /// Counter; falls to 0 when the target restarts.
     pub errors: u32,
+    /// In the last minute.
+    pub requests: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Oracle {
     /// Rate per minute at which the target fails after this sample; 0 while it is failing.
     pub hazard: f32,
-    /// Probability of failing within the next 30 simulated minutes, for one who
+    /// Probability of failing within the horizon, 30 simulated minutes, for one who
     /// sees the fault but not whether help will come; 0 while failing.
     pub probability: f32,
     /// The fault that is under way or, while the target is failing, that brought it down.
@@ -103,7 +111,10 @@ pub struct Oracle {
     pub severity: f32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Service {
     Shop,
     Cloud,
@@ -209,7 +220,7 @@ impl Fleet {
             draw: Draw::new(spec.seed, 0),
             crowds: std::array::from_fn(|_| Crowd::calm()),
             targets: (0..spec.targets)
-                .map(|index| Target::new(spec.seed, index, spec.unseen_mode))
+                .map(|index| Target::new(spec, index))
                 .collect(),
             next_tick: 0,
         }
@@ -234,7 +245,7 @@ impl Fleet {
         for (index, target) in self.targets.iter_mut().enumerate() {
             take(
                 index,
-                target.tick(minute, &self.crowds[index % Service::ALL.len()]),
+                target.tick(minute, &self.crowds[target.service() as usize]),
             );
         }
     }
@@ -290,7 +301,8 @@ mod tests {
         let mut hash = Sha256::new();
         fingerprint(&run(&fleet(1, 5), 3), &mut hash);
         fingerprint(&run(&TEST_FLEET, 1), &mut hash);
-        hash.update(format!("{TEST_FLEET:?}"));
+        // As it was written before there were scenarios.
+        hash.update(format!("{TEST_FLEET:?}").replace(", scenario: None", ""));
         let digest: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
         assert!(
             include_str!("../../docs/simulator.md").contains(&digest),

@@ -4,15 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use super::{
-    BASE_HAZARD, Fleet, FleetSpec, HORIZON, MINUTES_PER_DAY, Mode, Oracle, Sample, Upcoming,
-};
+use super::{BASE_HAZARD, Fleet, FleetSpec, MINUTES_PER_DAY, Mode, Oracle, Pace, Sample, Upcoming};
 
 /// Probability of failing within the horizon at which the shipped rule pages.
 const CRITICAL: f32 = 0.8;
 /// A precursor is a hazard of this many times the base …
 const PRECURSOR_FACTOR: f32 = 10.0;
-/// … for this many minutes before the start.
+/// … for this many minutes before the start; in a stretched process they are stretched too.
 const PRECURSOR_MINUTES: usize = 15;
 const MEMORY_MINUTES: usize = 120;
 
@@ -28,11 +26,12 @@ pub struct Failure {
     pub critical_minutes: usize,
     /// Unbroken minutes before it with the fault at a quarter of its course or more.
     pub visible_minutes: usize,
+    pace: Pace,
 }
 
 impl Failure {
     pub fn has_precursor(&self) -> bool {
-        self.precursor_minutes >= PRECURSOR_MINUTES
+        self.precursor_minutes >= PRECURSOR_MINUTES * self.pace.stretch as usize
     }
 
     /// A leak, degrading for long, and critical long enough to page but so shortly that one can watch the probability rise.
@@ -52,9 +51,17 @@ pub struct Trail {
     mode: Option<Mode>,
     /// Courses that ended without a failure.
     pub near_misses: u64,
+    pace: Pace,
 }
 
 impl Trail {
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            ..Self::default()
+        }
+    }
+
     /// The failure that starts with this sample, if one does.
     pub fn push(&mut self, sample: &Sample) -> Option<Failure> {
         let mode = sample.oracle.mode;
@@ -64,7 +71,7 @@ impl Trail {
             }
             self.mode = mode;
             self.uptime += 1;
-            if self.recent.len() == MEMORY_MINUTES {
+            if self.recent.len() == MEMORY_MINUTES * self.pace.stretch as usize {
                 self.recent.pop_front();
             }
             self.recent.push_back(sample.oracle);
@@ -78,15 +85,17 @@ impl Trail {
     }
 
     fn failure(&self, mode: Mode) -> Failure {
+        let precursor = PRECURSOR_FACTOR * (BASE_HAZARD / f64::from(self.pace.stretch)) as f32;
         let minutes = |holds: &dyn Fn(&Oracle) -> bool| {
             self.recent.iter().rev().take_while(|o| holds(o)).count()
         };
         Failure {
             mode,
             uptime: self.uptime,
-            precursor_minutes: minutes(&|o| o.hazard >= PRECURSOR_FACTOR * BASE_HAZARD as f32),
+            precursor_minutes: minutes(&|o| o.hazard >= precursor),
             critical_minutes: minutes(&|o| o.probability > CRITICAL),
             visible_minutes: minutes(&|o| o.severity >= 0.25),
+            pace: self.pace,
         }
     }
 }
@@ -101,19 +110,27 @@ pub struct Census {
     pub near_misses: u64,
     pub minutes_up: u64,
     pub minutes_positive: u64,
+    pace: Pace,
 }
 
 impl Census {
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            ..Self::default()
+        }
+    }
+
     /// Counts one target's samples.
     pub fn add(&mut self, samples: &[Sample]) {
-        let mut trail = Trail::default();
+        let mut trail = Trail::new(self.pace);
         for sample in samples {
             self.minutes_up += u64::from(sample.up);
             if let Some(failure) = trail.push(sample) {
                 *self.failures.entry(failure.mode).or_default() += 1;
                 self.with_precursor += u64::from(failure.has_precursor());
                 self.critical += u64::from(failure.critical_minutes >= 10);
-                self.minutes_positive += failure.uptime.min(u64::from(HORIZON));
+                self.minutes_positive += failure.uptime.min(u64::from(self.pace.horizon));
             }
         }
         self.near_misses += trail.near_misses;
@@ -148,9 +165,10 @@ impl fmt::Display for Census {
         )?;
         write!(
             f,
-            "near misses: {} ({:.1} per failure); a failure starts within 30 min of {:.2} % of the minutes up",
+            "near misses: {} ({:.1} per failure); a failure starts within {} min of {:.2} % of the minutes up",
             self.near_misses,
             self.near_misses as f64 / total.max(1) as f64,
+            self.pace.horizon,
             percent(self.minutes_positive, self.minutes_up)
         )
     }

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use super::draw::{Draw, Noise};
 use super::fault::{BASE_HAZARD, Course, Mode};
-use super::{Crowd, HORIZON, Oracle, Reading, Sample, Service};
+use super::{Crowd, FleetSpec, Oracle, Pace, Reading, Sample, Scenario, Service};
 
 const DAY: u64 = 1440;
 /// Chance per minute that a course begins, at average load.
@@ -82,6 +82,7 @@ pub struct Target {
     name: String,
     service: Service,
     unseen: bool,
+    pace: Pace,
     draw: Draw,
     baseline: Baseline,
     release: Release,
@@ -97,17 +98,22 @@ pub struct Target {
 }
 
 impl Target {
-    pub(super) fn new(seed: u64, index: u32, unseen: bool) -> Self {
-        let mut draw = Draw::new(seed, u64::from(index) + 1);
-        let service = Service::of(index);
-        Self {
-            name: format!(
+    pub(super) fn new(spec: &FleetSpec, index: u32) -> Self {
+        let mut draw = Draw::new(spec.seed, u64::from(index) + 1);
+        let service = spec.scenario.unwrap_or(Service::of(index));
+        let name = match spec.scenario {
+            Some(scenario) => Scenario::of(scenario).name(index),
+            None => format!(
                 "{}-{:02}",
                 service.name(),
                 index as usize / Service::ALL.len() + 1
             ),
+        };
+        Self {
+            name,
             service,
-            unseen,
+            unseen: spec.unseen_mode,
+            pace: Pace::of(spec.scenario),
             baseline: Baseline::draw(&mut draw),
             draw,
             release: Release {
@@ -161,11 +167,12 @@ impl Target {
         }
         let reading = self.read(minute, load);
         let course = self.course.as_ref();
+        let stretch = f64::from(self.pace.stretch);
         let added = course.map_or(0.0, Course::hazard);
-        let hazard = BASE_HAZARD + added;
+        let hazard = BASE_HAZARD / stretch + added;
         let oracle = Oracle {
             hazard: hazard as f32,
-            probability: probability(course) as f32,
+            probability: probability(course, self.pace) as f32,
             mode: course.map(|course| course.mode),
             severity: course.map_or(0.0, |course| course.severity as f32),
         };
@@ -174,7 +181,8 @@ impl Target {
                 Some(mode) if self.draw.chance(added / hazard) => mode,
                 _ => Mode::Abrupt,
             };
-            self.outage = Some((self.draw.whole(5, 31) as u32, cause));
+            let minutes = self.draw.whole(5, 31) as u32 * self.pace.stretch;
+            self.outage = Some((minutes, cause));
         }
         Sample {
             up: true,
@@ -210,12 +218,15 @@ impl Target {
                 }
                 if !goes_on {
                     self.course = None;
-                    self.rest_until = minute + REST;
+                    self.rest_until = minute + REST * u64::from(self.pace.stretch);
                 }
             }
             None => {
-                if minute >= self.rest_until && self.draw.chance(ONSET * load) {
-                    self.course = Some(Course::start(self.service, self.unseen, &mut self.draw));
+                let onset = ONSET * load / f64::from(self.pace.stretch);
+                if minute >= self.rest_until && self.draw.chance(onset) {
+                    let (service, stretch) = (self.service, self.pace.stretch);
+                    self.course =
+                        Some(Course::start(service, self.unseen, stretch, &mut self.draw));
                 }
             }
         }
@@ -236,7 +247,7 @@ impl Target {
         self.course = None;
         self.errors = 0;
         self.cold = 1.0;
-        self.rest_until = minute + REST;
+        self.rest_until = minute + REST * u64::from(self.pace.stretch);
     }
 
     /// Whether this scrape brings samples: a few are lost for some minutes.
@@ -369,14 +380,15 @@ impl Target {
             response_time_ms: rounded(response_ms, 10.0),
             active_connections: rounded(connections.max(0.0), 1.0),
             errors: self.errors,
+            requests: rounded(60.0 * requests, 1.0),
         }
     }
 }
 
-fn probability(course: Option<&Course>) -> f64 {
+fn probability(course: Option<&Course>, pace: Pace) -> f64 {
     course.map_or_else(
-        || 1.0 - (-BASE_HAZARD * f64::from(HORIZON)).exp(),
-        |course| course.probability(HORIZON),
+        || 1.0 - (-BASE_HAZARD / f64::from(pace.stretch) * f64::from(pace.horizon)).exp(),
+        |course| course.probability(pace.horizon),
     )
 }
 

@@ -42,6 +42,7 @@ pub fn record(from: usize, until: usize) -> History {
         tick_ms: 60_000,
         unseen_mode: false,
         upcoming: None,
+        scenario: None,
     };
     let mut fleet = Fleet::new(&spec);
     let mut history = History::new(
