@@ -23,6 +23,8 @@ step "alerting rules and configs"
 tests/rules.sh
 step "what is deployed, with the validators of each"
 tests/deploy.sh
+step "the five use cases' configs against their series"
+tests/examples.sh
 step "TLS and authentication with real clients"
 tests/web.sh
 step "the API, its pages and its clients by its own description"
