@@ -121,7 +121,9 @@ clock = lambda t, pattern="%H:%M": datetime.fromtimestamp(t, timezone.utc).strft
 
 def span(seconds):
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60:02d} min" if minutes % 60 else "")
 
 
 height = TOP + sum(PANELS) + GAP * len(PANELS) + 16
