@@ -13,8 +13,10 @@ use crate::time::{Timestamp, parse_time};
 use crate::types::TargetId;
 use crate::webhook;
 
-/// Of the target, the id and the comment together.
-const MAX_BYTES: usize = 4096;
+/// Characters at most.
+pub const MAX_TARGET: usize = 1000;
+pub const MAX_ID: usize = 200;
+pub const MAX_COMMENT: usize = 2000;
 /// How far the sender's clock may be ahead.
 const MAX_AHEAD: Duration = Duration::from_secs(60);
 
@@ -62,15 +64,24 @@ pub fn parse(body: &[u8], now: Timestamp, config: &Config) -> Result<ActionRecor
     if at > now.plus(MAX_AHEAD) {
         return Err(format!("/time: {at} is in the future; it is {now}"));
     }
+    if at < Timestamp(0) {
+        return Err("/time: is before 1970".into());
+    }
     let at = at.min(now);
     let id = told.id.filter(|id| !id.is_empty());
     let id = id.unwrap_or_else(|| format!("at/{}", at.0));
     let comment = told.comment.unwrap_or_default();
-    let bytes = target.len() + id.len() + comment.len();
-    if bytes > MAX_BYTES {
-        return Err(format!(
-            "{bytes} bytes of target, id and comment, at most {MAX_BYTES} are kept"
-        ));
+    for (name, text, max) in [
+        ("target", &target, MAX_TARGET),
+        ("id", &id, MAX_ID),
+        ("comment", &comment, MAX_COMMENT),
+    ] {
+        let characters = text.chars().count();
+        if characters > max {
+            return Err(format!(
+                "/{name}: has {characters} characters, at most {max} are kept"
+            ));
+        }
     }
     Ok(ActionRecord {
         target: TargetId::new(target),
@@ -171,7 +182,12 @@ mod tests {
                 r#"{"target": "a", "time": {}}"#,
                 "did not match any variant",
             ),
-            (&long, "at most 4096 are kept"),
+            (r#"{"target": "a", "time": -1}"#, "is before 1970"),
+            (r#"{"target": "a", "time": -1e300}"#, "is before 1970"),
+            (
+                &long,
+                "/comment: has 5000 characters, at most 2000 are kept",
+            ),
         ] {
             let refused = read(body).unwrap_err();
             assert!(refused.contains(problem), "{body}: {refused}");

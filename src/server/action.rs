@@ -5,29 +5,41 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Value, json as value};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::api::{recorded, state};
 use super::{App, JsonBody, Problem, blocking, json};
 use crate::action;
+use crate::state::ActionRecord;
 
 /// Given at once at most.
 const ACTIONS: usize = 1000;
 
+/// What became of an action.
+#[derive(Serialize, ToSchema)]
+pub struct Acted<'a> {
+    #[schema(example = "web-1")]
+    target: &'a str,
+    #[schema(format = DateTime)]
+    time: String,
+    /// 1 when it is new.
+    stored: u64,
+    /// 1 when it was known by target and id.
+    duplicate: u64,
+    /// 1 when the target belongs to another shard: it is not stored here.
+    other_shard: u64,
+}
+
 /// Tell that somebody acted on a target
 ///
 /// Where nothing fails within the horizon after an alarm or a score, and somebody acted in that time, the outcome is uncertain: it counts neither
-/// for nor against the model, and is not learned from. The body is `{"target": …}` or `{"labels": {…}}` as an alert has them, with an
-/// optional `time` (unix seconds or RFC 3339; now), `id` (the same target and id again change nothing) and `comment`; further fields are ignored.
+/// for nor against the model, and is not learned from. The same target and id again change nothing.
 #[utoipa::path(
     post,
     path = "/webhook/action", tag = "alerts",
-    request_body(content = Value, content_type = "application/json", example = json!({"target": "web-1", "id": "PD-7", "comment": "failed over"})),
-    responses(
-        (status = 200, body = Value, example = json!({"target": "web-1", "time": "2026-01-10T15:30:45Z", "stored": 1, "duplicate": 0, "other_shard": 0})),
-        (status = 400, body = Problem, content_type = "application/problem+json", description = "Not an action"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Cannot store now"),
-    ),
+    request_body(content = ref("#/components/schemas/Action"), content_type = "application/json"),
+    responses((status = 200, body = Acted, description = "It is stored durably, or was already")),
 )]
 pub async fn act(
     State(app): State<Arc<App>>,
@@ -41,13 +53,13 @@ pub async fn act(
         Problem::new(StatusCode::BAD_REQUEST, format!("not an action: {problem}"))
     })?;
     let answer = |stored, duplicate, other_shard| {
-        json(&value!({
-            "target": action.target.as_str(),
-            "time": action.at.to_string(),
-            "stored": stored,
-            "duplicate": duplicate,
-            "other_shard": other_shard,
-        }))
+        json(&Acted {
+            target: action.target.as_str(),
+            time: action.at.to_string(),
+            stored,
+            duplicate,
+            other_shard,
+        })
     };
     if !app.shard.owns(action.target.as_str()) {
         return Ok(answer(0, 0, 1));
@@ -64,27 +76,48 @@ pub async fn act(
     Ok(answer(recorded.stored, recorded.duplicate, 0))
 }
 
-/// What somebody did about targets, newest first
+/// What somebody did about targets, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct Actions<'a> {
+    actions: Vec<Action<'a>>,
+}
+
+/// Somebody did something about a target.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StoredAction)]
+pub struct Action<'a> {
+    #[schema(example = "web-1")]
+    target: &'a str,
+    #[schema(format = DateTime)]
+    time: String,
+    /// As it was told; `silence/<id>` of a silence.
+    #[schema(example = "PD-7")]
+    id: &'a str,
+    comment: &'a str,
+}
+
+impl<'a> From<&'a ActionRecord> for Action<'a> {
+    fn from(action: &'a ActionRecord) -> Self {
+        Self {
+            target: action.target.as_str(),
+            time: action.at.to_string(),
+            id: &action.id,
+            comment: &action.comment,
+        }
+    }
+}
+
+/// What somebody did about targets
+///
+/// Of `state.retention`, the newest 1,000, newest first: silences and what `POST /webhook/action` told.
 #[utoipa::path(
     get,
     path = "/api/v1/actions", tag = "fleet",
-    responses(
-        (status = 200, body = Value, example = json!({"actions": [{"target": "web-1", "time": "2026-01-10T15:30:45Z", "id": "PD-7", "comment": "failed over"}]})),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "State is off or cannot be read"),
-    ),
+    responses((status = 200, body = Actions, description = "By time")),
 )]
 pub async fn actions(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let records = recorded(&app, |store, since, now| store.actions(since, now, ACTIONS)).await?;
-    let actions: Vec<Value> = records
-        .iter()
-        .map(|action| {
-            value!({
-                "target": action.target.as_str(),
-                "time": action.at.to_string(),
-                "id": action.id,
-                "comment": action.comment,
-            })
-        })
-        .collect();
-    Ok(json(&value!({ "actions": actions })))
+    Ok(json(&Actions {
+        actions: records.iter().map(Action::from).collect(),
+    }))
 }

@@ -22,6 +22,8 @@ use super::examples::{self, LOCKED, REFUSALS, Refusal};
 use super::problem::Problem;
 use super::web::Terms;
 use super::{App, Serving, api, html, page, predict, reload};
+use crate::action;
+use crate::config::Config;
 use crate::types::Signal;
 use crate::webhook;
 
@@ -131,6 +133,7 @@ fn document(serving: &Serving, terms: Option<&Terms>) -> Value {
     });
     schemas["Delivery"] = delivery();
     schemas["DeliveredAlert"] = delivered_alert();
+    schemas["Action"] = acted(&serving.config);
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     let mut schemes = Map::new();
     for (path, item) in paths {
@@ -266,6 +269,31 @@ fn delivery() -> Value {
             "truncatedAlerts": {"type": ["integer", "null"], "minimum": 0, "maximum": webhook::MAX_TRUNCATED, "description": "Left out by Alertmanager; counted"},
             "alerts": {"type": "array", "maxItems": webhook::MAX_ALERTS, "items": {"$ref": "#/components/schemas/DeliveredAlert"}},
         },
+    })
+}
+
+fn acted(config: &Config) -> Value {
+    let text = |max: usize, description: &str| json!({"type": ["string", "null"], "maxLength": max, "description": description});
+    let label = |name: &String| (name.clone(), json!({"type": "string", "minLength": 1}));
+    let labels: Map<_, _> = config.targets.label.iter().map(label).collect();
+    json!({
+        "type": "object", "additionalProperties": true,
+        "description": "What somebody did about the target that `target` names, or else `labels`",
+        "properties": {
+            "target": text(action::MAX_TARGET, "As in the label `target`"),
+            "labels": {"type": ["object", "null"], "additionalProperties": {"type": "string"}, "description": "As an alert has them: those of forewarn name the `target`, those of others as `targets.label` and `failure.target_labels` say"},
+            "time": {
+                "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "format": "date-time"}, {"type": "null"}],
+                "description": "When: unix seconds or RFC 3339, not in the future. Now, where it is missing",
+            },
+            "id": text(action::MAX_ID, "Of the action: the same target and id again change nothing. Made from the time, where it is missing"),
+            "comment": text(action::MAX_COMMENT, "Kept, for people"),
+        },
+        "anyOf": [
+            {"required": ["target"], "properties": {"target": {"type": "string", "minLength": 1}}},
+            {"required": ["labels"], "properties": {"labels": {"type": "object", "required": config.targets.label, "properties": labels}}},
+            {"required": ["labels"], "properties": {"labels": {"type": "object", "required": ["forewarn", "target"], "properties": {"forewarn": {"const": "true"}, "target": {"minLength": 1}}}}},
+        ],
     })
 }
 

@@ -59,8 +59,9 @@ pub const EVERY: &[&str] = &[];
 const PREDICT: &[&str] = &["predict"];
 const BATCH: &[&str] = &["predict_batch"];
 const PREDICTIONS: &[&str] = &["predict", "predict_batch"];
-const WITH_BODY: &[&str] = &["predict", "predict_batch", "webhook"];
-const WORK: &[&str] = &["predict", "predict_batch", "webhook", "reload"];
+const WITH_BODY: &[&str] = &["predict", "predict_batch", "webhook", "act"];
+const WORK: &[&str] = &["predict", "predict_batch", "webhook", "act", "reload"];
+const STATE: &[&str] = &["webhook", "act", "incidents", "alerts", "actions"];
 
 /// All but what the web config adds.
 #[rustfmt::skip]
@@ -69,6 +70,8 @@ pub const REFUSALS: &[Refusal] = &[
         "the body is not JSON: EOF while parsing an object at line 1 column 1"]),
     refusal(&["webhook"], StatusCode::BAD_REQUEST, ["not_a_delivery", "The body is no delivery of Alertmanager's webhook, version 4; Alertmanager does not send it again",
         "not an Alertmanager webhook delivery: version is \"3\", this receiver reads version \"4\""]),
+    refusal(&["act"], StatusCode::BAD_REQUEST, ["not_an_action", "The body is no action, or names no target",
+        "not an action: names no target: write /target, or /labels with instance"]),
     refusal(&["target"], StatusCode::BAD_REQUEST, ["not_utf8", "The name is no UTF-8",
         "Invalid URL: Invalid UTF-8 in `target`"]),
     refusal(&["target"], StatusCode::NOT_FOUND, ["unknown", "The last cycle has not seen such a target",
@@ -111,11 +114,11 @@ pub const REFUSALS: &[Refusal] = &[
         "too many batches or SHAP explanations at once; retry after a second"]),
     refusal(WITH_BODY, StatusCode::SERVICE_UNAVAILABLE, ["too_many_large_bodies", "32 bodies above 64 KiB are in memory; with `Retry-After`",
         "too many large bodies at once; retry after a second"]),
-    refusal(WORK, StatusCode::SERVICE_UNAVAILABLE, ["too_many_connections", "1,024 connections are open; with `Retry-After`",
-        "1024 connections are open already; retry after a second"]),
-    refusal(&["webhook", "incidents", "alerts"], StatusCode::SERVICE_UNAVAILABLE, ["state_off", "Nothing is stored here",
+    refusal(WORK, StatusCode::SERVICE_UNAVAILABLE, ["too_many_connections", "1,024 connections are open, or 512 of one address; with `Retry-After`",
+        "1024 connections are open already, or 512 of this address; retry after a second"]),
+    refusal(STATE, StatusCode::SERVICE_UNAVAILABLE, ["state_off", "Nothing is stored here",
         "state is off; set state.enabled: true to store alerts and incidents"]),
-    refusal(&["webhook", "incidents", "alerts"], StatusCode::SERVICE_UNAVAILABLE, ["state_failed", "The database cannot be read or written; the webhook answers with `Retry-After`",
+    refusal(STATE, StatusCode::SERVICE_UNAVAILABLE, ["state_failed", "The database cannot be read or written; webhooks answer with `Retry-After`",
         "data/forewarn.db: disk I/O error"]),
     refusal(&["reload"], StatusCode::SERVICE_UNAVAILABLE, ["another_waits", "One is under way and another waits; with `Retry-After`",
         "another reload is waiting already; retry after a second"]),
@@ -152,7 +155,7 @@ pub fn row(signals: &[Signal]) -> Value {
 }
 
 /// Bodies by operation, each with what it shows.
-pub fn bodies(signals: &[Signal], target: &str) -> [(&'static str, Value); 3] {
+pub fn bodies(signals: &[Signal], target: &str) -> [(&'static str, Value); 4] {
     let row = row(signals);
     let with = |name: &str, value: Value| {
         let mut row = row.clone();
@@ -198,6 +201,14 @@ pub fn bodies(signals: &[Signal], target: &str) -> [(&'static str, Value); 3] {
             json!({
                 "firing": {"summary": "An alert that fires", "value": delivery("firing", "0001-01-01T00:00:00Z")},
                 "resolved": {"summary": "The same, when it is over", "value": delivery("resolved", "2026-01-10T15:52:10Z")},
+            }),
+        ),
+        (
+            "act",
+            json!({
+                "target": {"summary": "Somebody failed over, just now", "value": {"target": target, "id": "PD-7", "comment": "failed over"}},
+                "labels": {"summary": "As an alert of forewarn names its target, some time ago",
+                    "value": {"labels": {"forewarn": "true", "target": target}, "time": "2026-01-10T15:30:45Z"}},
             }),
         ),
     ]
@@ -254,6 +265,20 @@ pub fn answers() -> Vec<(&'static str, u16, Value)> {
             "webhook",
             200,
             one(json!({"stored": 1, "duplicate": 0, "own": 0, "other_shard": 0, "truncated": 0})),
+        ),
+        (
+            "act",
+            200,
+            one(
+                json!({"target": "web-1", "time": "2026-01-10T15:30:45Z", "stored": 1, "duplicate": 0, "other_shard": 0}),
+            ),
+        ),
+        (
+            "actions",
+            200,
+            one(
+                json!({"actions": [{"target": "web-1", "time": "2026-01-10T15:30:45Z", "id": "PD-7", "comment": "failed over"}]}),
+            ),
         ),
         ("target", 200, one(targets[0].clone())),
         (
