@@ -48,7 +48,12 @@ pub fn parse(body: &[u8], now: Timestamp, config: &Config) -> Result<ActionRecor
         let is_own = labels.get("forewarn").is_some_and(|own| own == "true");
         webhook::subject(is_own, &labels, config).map(|target| target.into_owned())
     };
-    let target = named.or(told.labels.and_then(by_labels)).ok_or_else(|| {
+    let told_by_labels = || {
+        told.labels
+            .and_then(by_labels)
+            .filter(|target| !target.is_empty())
+    };
+    let target = named.or_else(told_by_labels).ok_or_else(|| {
         format!(
             "names no target: write /target, or /labels with {}",
             config.targets.label.join(" and ")
@@ -175,6 +180,10 @@ mod tests {
             ),
             (r#"{"target": ""}"#, "names no target"),
             (r#"{"labels": {"job": "a"}}"#, "names no target"),
+            (
+                r#"{"labels": {"forewarn": "true", "target": ""}}"#,
+                "names no target",
+            ),
             (r#"{"target": 5}"#, "expected a string"),
             (r#"{"target": "a", "time": "soon"}"#, "/time: "),
             (r#"{"target": "a", "time": 1800000090}"#, "is in the future"),

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . deploy/packages.sh
 
 port=${1:-18390}
-need cargo=cargo curl=curl prometheus=prometheus promtool=prometheus
+need cargo=cargo curl=curl jq=jq prometheus=prometheus promtool=prometheus
 cargo build --release --locked --quiet
 forewarn=$PWD/target/release/forewarn
 (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && { echo "port $port is taken; give a free one: tests/examples.sh PORT" >&2; exit 1; }
@@ -45,7 +45,10 @@ for _ in $(seq 300); do
 done
 
 export FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$port
-all_targets() { [ "$("$forewarn" check queries --config.file "$1" --range 14d --output json | grep -c "\"targets\": $targets")" -eq 7 ]; }
+all_targets() {
+  "$forewarn" check queries --config.file "$1" --range 14d --output json |
+    jq -e --argjson targets "$targets" '[.. | objects | select(.unit? != null and .targets == $targets)] | length == 7'
+}
 # Every use case has failures in this week.
 labels() {
   "$forewarn" dataset export --config.file "$1" --start "$start" --end "$end" --output "$work/rows.parquet" 2>&1 | tee "$work/labels"

@@ -274,7 +274,7 @@ fn delivery() -> Value {
 
 fn acted(config: &Config) -> Value {
     let text = |max: usize, description: &str| json!({"type": ["string", "null"], "maxLength": max, "description": description});
-    let label = |name: &String| (name.clone(), json!({"type": "string", "minLength": 1}));
+    let label = |name: &String| (name.clone(), json!({"minLength": 1}));
     let labels: Map<_, _> = config.targets.label.iter().map(label).collect();
     json!({
         "type": "object", "additionalProperties": true,
@@ -290,9 +290,11 @@ fn acted(config: &Config) -> Value {
             "comment": text(action::MAX_COMMENT, "Kept, for people"),
         },
         "anyOf": [
-            {"required": ["target"], "properties": {"target": {"type": "string", "minLength": 1}}},
-            {"required": ["labels"], "properties": {"labels": {"type": "object", "required": config.targets.label, "properties": labels}}},
-            {"required": ["labels"], "properties": {"labels": {"type": "object", "required": ["forewarn", "target"], "properties": {"forewarn": {"const": "true"}, "target": {"minLength": 1}}}}},
+            {"required": ["target"], "properties": {"target": {"minLength": 1, "not": {"type": "null"}}}},
+            {"required": ["labels"], "properties": {"labels": {"not": {"type": "null"}, "required": config.targets.label, "properties": labels}}},
+            {"required": ["labels"], "properties": {"labels": {
+                "not": {"type": "null"}, "required": ["forewarn", "target"], "properties": {"forewarn": {"const": "true"}, "target": {"minLength": 1}},
+            }}},
         ],
     })
 }

@@ -250,6 +250,12 @@ pub fn answers() -> Vec<(&'static str, u16, Value)> {
         {"target": "web-2", "labels": {"job": "node"}, "state": "warming_up", "failure_probability": null,
             "failure_risk": null, "models": null, "reasons": []},
     ]);
+    let mut detail = targets[0].clone();
+    detail["recommendations"] = prediction["recommendations"].clone();
+    detail["course"] =
+        json!({"step_seconds": 60.0, "probabilities": [0.0312, null, 0.4127, 0.8543]});
+    detail["happenings"] = json!([{"kind": "incident", "name": "query", "start": "2026-01-09T04:12:00Z", "end": "2026-01-09T04:19:00Z",
+        "verdict": "foreseen", "lead_seconds": 840.0, "probability": null}]);
     let one = |value: Value| json!({"answer": {"value": value}});
     vec![
         (
@@ -280,7 +286,7 @@ pub fn answers() -> Vec<(&'static str, u16, Value)> {
                 json!({"actions": [{"target": "web-1", "time": "2026-01-10T15:30:45Z", "id": "PD-7", "comment": "failed over"}]}),
             ),
         ),
-        ("target", 200, one(targets[0].clone())),
+        ("target", 200, one(detail)),
         (
             "targets",
             200,
