@@ -9,9 +9,9 @@ use crate::bundle::{
     TrainingFacts,
 };
 use crate::config::Config;
-use crate::evaluation::AlarmRule;
 use crate::evaluation::curves::Reliability;
 use crate::evaluation::ranking::ReliabilityBin;
+use crate::evaluation::{AlarmRule, Evaluation};
 use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
@@ -133,7 +133,9 @@ pub fn bundle(
 /// A trained model with what is written of it.
 pub struct WriteUp {
     pub bundle: Bundle,
-    pub table: String,
+    /// What the card says beside the evaluation.
+    pub fitted: String,
+    pub evaluation: Evaluation,
     pub card: String,
     /// `report.html`
     pub report: String,
@@ -170,11 +172,13 @@ pub fn write_up(
         review: &review,
         surrogate: surrogate.as_deref(),
     };
-    let table = evaluation.table() + &report::fitted(&subject).unwrap_or_default();
+    let fitted = report::fitted(&subject).unwrap_or_default();
+    let table = evaluation.table(None) + &fitted;
     WriteUp {
         card: card(&subject, &table),
         report: report::render(&subject),
-        table,
+        fitted,
+        evaluation,
         bundle,
     }
 }

@@ -13,6 +13,7 @@
 
 pub mod time;
 pub mod types;
+pub mod table;
 pub mod window;
 pub mod features;
 pub mod labels;

@@ -4,15 +4,28 @@ use std::fs;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    #[error("cannot write {path}: {cause}")]
+    #[error("cannot write {path}: {cause}; {}", remedy(cause))]
     Io {
         path: PathBuf,
         cause: std::io::Error,
     },
     #[error("{0} exists and is something else, so it is not replaced: name another file")]
     OtherKind(PathBuf),
+}
+
+fn remedy(cause: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    match cause.kind() {
+        NotFound | NotADirectory => "make the folder first, or name another file",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "name a file where this user may write, or run as one who may"
+        }
+        _ => "check that the disk has space, or name another file",
+    }
 }
 
 /// What a file of a kind begins with.
@@ -26,19 +39,45 @@ pub fn check_replaceable(path: &Path, magic: &[u8]) -> Result<(), OutputError> {
     let read =
         fs::File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut found));
     match read {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // Better now than after an hour's work.
-            let folder = path.parent().filter(|folder| *folder != Path::new(""));
-            match folder.map(fs::metadata).transpose() {
-                Ok(_) => Ok(()),
-                Err(cause) => Err(OutputError::Io {
-                    path: path.to_path_buf(),
-                    cause,
-                }),
-            }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => check_folder(path),
+        Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(OutputError::Io {
+                path: path.to_path_buf(),
+                cause,
+            })
         }
-        Ok(_) if found == magic => Ok(()),
+        Ok(_) if found == magic => check_folder(path),
         _ => Err(OutputError::OtherKind(path.to_path_buf())),
+    }
+}
+
+/// Whether `path` can be written: better known before an hour's work than after it.
+pub fn check_writable(path: &Path) -> Result<(), OutputError> {
+    match path.exists() {
+        true => may_write(path, path),
+        false => check_folder(path),
+    }
+}
+
+/// Whether a file can be made beside `path`.
+fn check_folder(path: &Path) -> Result<(), OutputError> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    may_write(&folder.unwrap_or(Path::new(".")).join("."), path)
+}
+
+fn may_write(there: &Path, path: &Path) -> Result<(), OutputError> {
+    access(there, Access::WRITE_OK).map_err(|cause| OutputError::Io {
+        path: path.to_path_buf(),
+        cause: cause.into(),
+    })
+}
+
+/// As [`check_writable`], for a folder that is to be made, with those above it.
+pub fn check_new_folder(path: &Path) -> Result<(), OutputError> {
+    let there = path.ancestors().find(|one| one.exists());
+    match there {
+        None => Ok(()),
+        Some(there) => check_folder(&there.join("new")),
     }
 }
 
@@ -119,6 +158,8 @@ mod tests {
         assert_eq!(names(dir.path()), ["a.parquet"]);
         let nowhere = dir.path().join("no/such/folder.parquet");
         let error = write::<OutputError>(&nowhere, |_| Ok(())).unwrap_err();
+        let expected = "make the folder first, or name another file";
+        assert!(error.to_string().ends_with(expected), "{error}");
         assert!(error.to_string().contains("folder.parquet"), "{error}");
     }
 
@@ -134,5 +175,12 @@ mod tests {
         assert!(!check("thesis.txt") && !check("empty") && !check("no/such/folder"));
         assert!(check_replaceable(Path::new("no-such.parquet"), PARQUET).is_ok());
         assert!(check_replaceable(dir.path(), PARQUET).is_err(), "a folder");
+        assert!(
+            check_new_folder(&path("a/b/c")).is_ok() && check_new_folder(Path::new("x/y")).is_ok()
+        );
+        assert!(
+            check_new_folder(&path("thesis.txt/a")).is_err(),
+            "below a file"
+        );
     }
 }

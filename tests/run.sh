@@ -25,6 +25,8 @@ step "what is deployed, with the validators of each"
 tests/deploy.sh
 step "the five use cases' configs against their series"
 tests/examples.sh
+step "the command line"
+tests/cli.sh
 step "TLS and authentication with real clients"
 tests/web.sh
 step "the API, its pages and its clients by its own description"

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::history;
 use super::progress::Bars;
+use super::terminal::{self, WARNING, print, print_json, warn};
 use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
 use crate::config::Config;
@@ -16,11 +17,18 @@ use crate::evaluation::baselines::Prior;
 use crate::evaluation::events::Scored;
 use crate::evaluation::live::{LiveDifference, Raised};
 use crate::learning;
+use crate::output;
 use crate::report::{self, Kind, Subject};
 use crate::state::{AlarmRecord, StateError, Store};
 use crate::time::Timestamp;
 use crate::tracker;
 use crate::training::{self, Plan};
+
+pub const EXAMPLES: &str = examples!(
+    "forewarn backtest --start 7d --end now",
+    "forewarn backtest --start 7d --end now --report backtest.html     charts for a browser",
+    "forewarn backtest --start 14d --end 7d --model models/winter --output json",
+);
 
 #[derive(Debug, clap::Args)]
 pub struct BacktestArgs {
@@ -32,7 +40,7 @@ pub struct BacktestArgs {
     /// Last instant to score.
     #[arg(long, value_name = "TIME")]
     end: String,
-    /// The model directory; default: the served one under model.path.
+    /// The model directory [default: the served one under model.path].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Score what the model has learned from too; the report is marked then.
@@ -41,7 +49,8 @@ pub struct BacktestArgs {
     /// Score even answers that Prometheus calls incomplete.
     #[arg(long)]
     allow_partial: bool,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
     /// Write the report with charts to this HTML file too; what is there is replaced.
     #[arg(long, value_name = "FILE")]
@@ -143,20 +152,24 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
 
     match args.output {
         Output::Text => {
-            println!("model {} of {} origin", manifest.id, manifest.origin.name());
+            print(format!(
+                "model {} of {} origin",
+                manifest.id,
+                manifest.origin.name()
+            ))?;
             if overlaps {
-                println!(
-                    "warning: {learned}: these figures are better than those on data it has not seen"
-                );
+                print(format!(
+                    "{WARNING}warning:{WARNING:#} {learned}: these figures are better than those on data it has not seen"
+                ))?;
             }
-            println!("{}", evaluation.table());
+            print(evaluation.table(terminal::width()))?;
             if let Some(live) = &live {
-                println!("{}", live.text());
+                print(live.text())?;
             }
         }
         Output::Json => {
             if overlaps {
-                eprintln!("warning: {learned}, which overlaps the range");
+                warn(format!("{learned}, which overlaps the range"));
             }
             let mut report = json!(evaluation);
             report["model_id"] = json!(manifest.id);
@@ -167,7 +180,7 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
                 "score_seconds": scoring.elapsed().as_secs_f64(),
                 "total_seconds": began.elapsed().as_secs_f64(),
             });
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            print_json(&report)?;
         }
     }
     Ok(())
@@ -182,7 +195,9 @@ fn raised(config: &Config, start: Timestamp) -> anyhow::Result<Option<Vec<Raised
         Ok(store) => store.alarms(start, usize::MAX)?,
         Err(StateError::Missing { .. }) => return Ok(None),
         Err(error) => {
-            eprintln!("warning: the alarms that were raised live are not known: {error}");
+            warn(format!(
+                "the alarms that were raised live are not known: {error}"
+            ));
             return Ok(None);
         }
     };
@@ -196,16 +211,8 @@ fn raised(config: &Config, start: Timestamp) -> anyhow::Result<Option<Vec<Raised
 
 /// Before anything is read, so that nobody waits for a report that has no place.
 fn check_writable(report: &Path) -> anyhow::Result<()> {
-    let folder = report.parent().filter(|folder| *folder != Path::new(""));
     if report.is_dir() {
         bail!("--report {} is a folder: name a file", report.display());
     }
-    match folder {
-        Some(folder) if !folder.is_dir() => bail!(
-            "--report {}: there is no folder {}",
-            report.display(),
-            folder.display()
-        ),
-        _ => Ok(()),
-    }
+    output::check_writable(report).context("--report")
 }

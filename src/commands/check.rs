@@ -1,16 +1,18 @@
 //! `forewarn check`: a config, its queries, a model, a running `serve`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::StatusCode;
 use serde::Serialize;
+use serde_json::json;
 
+use super::terminal::{self, GOOD, WARNING, print, print_json};
 use super::{ConfigFile, Output, check_fit, model_dir, now};
 use crate::artifact;
-use crate::config::{Config, Environment, WebConfig};
+use crate::config::{Config, ConfigError, Environment, WebConfig};
 use crate::diagnosis::Diagnosis;
 use crate::fetch::{self, Fetched, Purpose};
 use crate::history::TargetHistory;
@@ -25,6 +27,13 @@ const NAMED: usize = 5;
 /// Share of missing points that is worth a word.
 const GAPS: f64 = 0.25;
 
+pub const EXAMPLES: &str = examples!(
+    "forewarn check config",
+    "forewarn check queries --range 6h",
+    "forewarn check web web-config.yml",
+    "forewarn check model --model models/winter",
+);
+
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     #[command(subcommand)]
@@ -34,15 +43,34 @@ pub struct CheckArgs {
 #[derive(Debug, clap::Subcommand)]
 enum CheckCommand {
     /// Every problem of a config at once; needs no network.
-    Config(ConfigFile),
+    #[command(after_long_help = concat!(examples!(
+        "forewarn check config",
+        "forewarn check config --config.file /etc/forewarn/config.yaml --output json",
+    ), "\n\n", paragraph!("JSON",
+        "{\"file\": \"config.yaml\", \"ok\": false,",
+            " \"problems\": [{\"path\": \"api.listen\", \"line\": 7, \"message\": \"…\"}]}",
+        "and exit status 2 when there are problems. Line 0 stands for a key that is not in the file.",
+    )))]
+    Config(ConfigArgs),
     /// Run every query of a config over the recent past and show what it returns.
+    #[command(after_long_help = examples!(
+        "forewarn check queries",
+        "forewarn check queries --range 7d --output json",
+    ))]
     Queries(QueriesArgs),
     /// Every problem of a web config (`serve --web.config.file`) and the files that it names at once.
-    Web {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
+    #[command(after_long_help = concat!(examples!(
+        "forewarn check web /etc/forewarn/web-config.yml",
+    ), "\n\n", paragraph!("JSON", "as of check config")))]
+    Web(WebArgs),
     /// Open a model directory, verify it, and see whether it fits the config.
+    #[command(after_long_help = concat!(examples!(
+        "forewarn check model",
+        "forewarn check model --model models/winter --output json",
+    ), "\n\n", paragraph!("JSON",
+        "{\"model\": \"models/winter\", \"ok\": true, \"problem\": null, \"model_id\": \"…\", \"origin\": \"history\",",
+        " \"features\": 65, \"trained_until\": \"…\", \"incidents\": 40}; the last four only of a model that is whole",
+    )))]
     Model(ModelArgs),
     /// Whether a running `serve` answers: the health check of a container that has no shell.
     ///
@@ -57,7 +85,8 @@ struct QueriesArgs {
     /// How far back to look.
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_duration)]
     range: Duration,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
 }
 
@@ -65,9 +94,30 @@ struct QueriesArgs {
 struct ModelArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// The model directory; default: the served one under model.path.
+    /// The model directory [default: the served one under model.path].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct WebArgs {
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,21 +129,20 @@ struct HealthArgs {
 
 pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     match args.command {
-        CheckCommand::Config(file) => {
-            let config = file.load()?;
-            println!(
-                "{}: ok, {} signals, step {}, horizon {}",
-                file.path.display(),
-                config.signals.len(),
-                format_duration(config.step),
-                format_duration(config.horizon)
-            );
-            Ok(())
+        CheckCommand::Config(args) => {
+            let file = &args.config.path;
+            file_check(args.output, file, args.config.load(), |config| {
+                format!(
+                    ", {} signals, step {}, horizon {}",
+                    config.signals.len(),
+                    format_duration(config.step),
+                    format_duration(config.horizon)
+                )
+            })
         }
-        CheckCommand::Web { file } => {
-            WebConfig::load(&file, &Environment::from_process()?).0?;
-            println!("{}: ok", file.display());
-            Ok(())
+        CheckCommand::Web(args) => {
+            let (web, _) = WebConfig::load(&args.file, &Environment::from_process()?);
+            file_check(args.output, &args.file, web, |_| String::new())
         }
         CheckCommand::Queries(args) => queries(&args),
         CheckCommand::Model(args) => model(args),
@@ -101,12 +150,40 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Tells whether a file is right and what is wrong with it; `summary` is what else there is to say of one that is.
+fn file_check<T>(
+    output: Output,
+    file: &Path,
+    checked: Result<T, ConfigError>,
+    summary: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    if output == Output::Json {
+        let problems = checked
+            .as_ref()
+            .err()
+            .map_or(&[][..], |error| &error.problems);
+        let problems: Vec<serde_json::Value> = problems
+            .iter()
+            .map(|one| json!({"path": one.path, "line": one.line, "message": one.message}))
+            .collect();
+        print_json(&json!({"file": file, "ok": checked.is_ok(), "problems": problems}))?;
+        checked?;
+        return Ok(());
+    }
+    let checked = checked?;
+    print(format!(
+        "{}: {GOOD}ok{GOOD:#}{}",
+        file.display(),
+        summary(&checked)
+    ))
+}
+
 fn queries(args: &QueriesArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     let looked = look(&config, args.range)?;
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&looked.rows)?),
-        Output::Text => print!("{}", looked.table()),
+        Output::Json => print_json(&looked.rows)?,
+        Output::Text => print(looked.table().trim_end())?,
     }
     looked.tell()
 }
@@ -231,7 +308,7 @@ impl Looked {
     /// Says what looks wrong; a failure when something is.
     pub fn tell(&self) -> anyhow::Result<()> {
         for warning in &self.warnings {
-            eprintln!("warning: {warning}");
+            terminal::warn(warning);
         }
         match self.problems.is_empty() {
             true => Ok(()),
@@ -293,6 +370,7 @@ fn query_of<'a>(config: &'a Config, key: &str) -> &'a str {
     let compared = config.compare.iter();
     signals
         .chain(numbered("failure.queries", &config.failure.queries))
+        .chain(numbered("failure.acted", &config.failure.acted))
         .chain(numbered("exclude", &config.exclude))
         .chain(compared.map(|(name, query)| (format!("compare.{name}"), query)))
         .find(|(known, _)| known == key)
@@ -403,18 +481,46 @@ fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<Row> {
 fn model(args: ModelArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     let dir = model_dir(args.model, &config)?;
-    let bundle = artifact::open(&dir)?;
-    let manifest = &bundle.manifest;
-    println!(
-        "{}: ok, model {} of {} origin, {} features, trained until {} on {} incidents",
-        dir.display(),
-        manifest.id,
-        manifest.origin.name(),
-        manifest.features.len(),
-        manifest.training.end,
-        manifest.training.incidents
-    );
-    check_fit(&bundle, &config)
+    let opened = artifact::open(&dir).map_err(anyhow::Error::from);
+    let facts = opened.as_ref().ok().map(|bundle| {
+        let (manifest, training) = (&bundle.manifest, &bundle.manifest.training);
+        json!({
+            "model_id": manifest.id,
+            "origin": manifest.origin.name(),
+            "features": manifest.features.len(),
+            "trained_until": training.end,
+            "incidents": training.incidents,
+        })
+    });
+    let fits = opened.and_then(|bundle| check_fit(&bundle, &config));
+    match (args.output, &facts) {
+        (Output::Json, _) => {
+            let problem = fits.as_ref().err().map(|error| format!("{error:#}"));
+            let mut report = facts.unwrap_or_else(|| json!({}));
+            report["model"] = json!(dir);
+            report["ok"] = json!(fits.is_ok());
+            report["problem"] = json!(problem);
+            print_json(&report)?;
+        }
+        (Output::Text, Some(facts)) => {
+            let (word, style) = match fits.is_ok() {
+                true => ("ok", GOOD),
+                false => ("whole", WARNING),
+            };
+            let text = |key: &str| facts[key].as_str().unwrap_or_default().to_owned();
+            print(format!(
+                "{}: {style}{word}{style:#}, model {} of {} origin, {} features, trained until {} on {} incidents",
+                dir.display(),
+                text("model_id"),
+                text("origin"),
+                facts["features"],
+                text("trained_until"),
+                facts["incidents"],
+            ))?;
+        }
+        (Output::Text, None) => {}
+    }
+    fits
 }
 
 fn health(args: HealthArgs) -> anyhow::Result<()> {

@@ -7,13 +7,19 @@ use serde_json::json;
 
 use super::history::HistoryArgs;
 use super::progress::Bars;
-use super::{ConfigFile, check_fit};
+use super::terminal::{print_json, tell};
+use super::{ConfigFile, Output, check_fit};
 use crate::artifact;
 use crate::dataset;
 use crate::learning;
 use crate::output;
 use crate::time::format_duration;
 use crate::training::{self, Dataset};
+
+pub const EXAMPLES: &str = examples!(
+    "forewarn dataset export --start 60d --output matrix.parquet",
+    "forewarn dataset export --start 60d --output matrix.parquet --model models/winter --summary json",
+);
 
 #[derive(Debug, clap::Args)]
 pub struct DatasetArgs {
@@ -28,6 +34,7 @@ enum DatasetCommand {
     /// Every labelled row of the range in time order: the features by name (null where missing), `label`,
     /// `weight`, `target`, `timestamp`, and the `slice` that `train` would use it for. Fit on `slice = 'fit'`
     /// only, and give `forewarn model import` the same --start and --end.
+    #[command(after_long_help = EXAMPLES)]
     Export(ExportArgs),
 }
 
@@ -44,6 +51,9 @@ struct ExportArgs {
     /// members' scores before calibration.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// How what was written is summed up: text goes to stderr, JSON to stdout.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    summary: Output,
 }
 
 pub fn run(args: DatasetArgs) -> anyhow::Result<()> {
@@ -70,7 +80,7 @@ fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let replay = training::replay(&history, &plan, &progress);
     let report = replay.report(&history, &plan);
     bars.finish();
-    eprintln!("{}", learning::label_report(&report));
+    tell(&learning::label_report(&report));
 
     let dataset = Dataset::new(&replay, &plan)?;
     let metadata = json!({
@@ -95,14 +105,25 @@ fn export(args: &ExportArgs) -> anyhow::Result<()> {
         |share| bars.show("writing", share),
     )?;
     bars.finish();
-    eprintln!(
-        "{}: {} rows, {} features, horizon {}; import a model trained on it with --start {} --end {}",
-        args.output.display(),
-        dataset.rows.len(),
-        names.len(),
-        format_duration(config.horizon),
-        report.start,
-        report.end
-    );
+    match args.summary {
+        Output::Text => eprintln!(
+            "{}: {} rows, {} features, horizon {}; import a model trained on it with --start {} --end {}",
+            args.output.display(),
+            dataset.rows.len(),
+            names.len(),
+            format_duration(config.horizon),
+            report.start,
+            report.end
+        ),
+        Output::Json => print_json(&json!({
+            "file": args.output,
+            "rows": dataset.rows.len(),
+            "features": names.len(),
+            "start": report.start,
+            "end": report.end,
+            "horizon_seconds": config.horizon.as_secs_f64(),
+            "base_rate": report.base_rate,
+        }))?,
+    }
     Ok(())
 }

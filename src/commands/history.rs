@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 
 use super::progress::Bars;
+use super::terminal::warn;
 use super::{Usage, now};
 use crate::config::Config;
 use crate::fetch::{self, Fetched, Purpose};
@@ -21,14 +22,19 @@ const MAX_POINTS: i64 = 100_000_000;
 /// Which history to learn from.
 #[derive(Debug, clap::Args)]
 pub struct HistoryArgs {
-    /// Start of the history to learn from; RFC 3339, unix seconds or relative (30d). Default: train.range before the end.
-    #[arg(long, value_name = "TIME")]
+    /// Start of the history to learn from; RFC 3339, unix seconds or relative (30d) [default: train.range before the end].
+    #[arg(long, help_heading = "History", value_name = "TIME")]
     start: Option<String>,
     /// End of the history to learn from.
-    #[arg(long, value_name = "TIME", default_value = "now")]
+    #[arg(
+        long,
+        help_heading = "History",
+        value_name = "TIME",
+        default_value = "now"
+    )]
     end: String,
     /// Learn even from answers that Prometheus calls incomplete.
-    #[arg(long)]
+    #[arg(long, help_heading = "History")]
     allow_partial: bool,
 }
 
@@ -168,20 +174,20 @@ async fn fetch_history(
         );
     }
     for name in empty {
-        eprintln!(
-            "warning: signals.{name}.query returned no series between {range}: its features will be missing"
-        );
+        warn(format!(
+            "signals.{name}.query returned no series between {range}: its features will be missing"
+        ));
     }
     for (name, _) in report.compared.iter().filter(|(_, series)| **series == 0) {
-        eprintln!(
-            "warning: compare.{name} returned no series between {range}: it will look as if it had never warned"
-        );
+        warn(format!(
+            "compare.{name} returned no series between {range}: it will look as if it had never warned"
+        ));
     }
     for key in &report.nameless {
-        eprintln!(
-            "warning: {key} returned series without the label {}, which were left out",
+        warn(format!(
+            "{key} returned series without the label {}, which were left out",
             config.targets.label.join(" or ")
-        );
+        ));
     }
     let partial: Vec<&(String, String)> = report
         .warnings
@@ -189,7 +195,7 @@ async fn fetch_history(
         .filter(|(_, text)| !text.starts_with("PromQL "))
         .collect();
     for (key, text) in &partial {
-        eprintln!("warning: {key}: {text}");
+        warn(format!("{key}: {text}"));
     }
     if !partial.is_empty() && !allow_partial {
         bail!(

@@ -1,7 +1,6 @@
 //! Logs go to stderr, as text or JSON lines.
 
-use std::io::IsTerminal;
-
+use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -9,17 +8,19 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
+    /// For people.
     Text,
+    /// An object per line.
     Json,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
-    /// trace, debug, info, warn or error; the config and LOG_LEVEL say it otherwise.
-    #[arg(long = "log.level", value_name = "LEVEL", value_parser = ["trace", "debug", "info", "warn", "error"], ignore_case = true)]
+    /// What is logged [default: log.level of the config].
+    #[arg(long = "log.level", help_heading = "Logs", value_name = "LEVEL", value_parser = ["trace", "debug", "info", "warn", "error"], ignore_case = true)]
     pub level: Option<String>,
-    /// One line of text or of JSON per event.
-    #[arg(long = "log.format", value_enum, default_value_t = LogFormat::Text)]
+    /// How events are written to stderr.
+    #[arg(long = "log.format", help_heading = "Logs", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub format: LogFormat,
 }
 
@@ -34,8 +35,9 @@ pub fn start(args: &LogArgs, configured: &str) -> Box<dyn Fn(&str) + Send> {
     };
     let (level, handle) = reload::Layer::new(filter(configured));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let colours = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
     let lines = match args.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
     let _ = tracing_subscriber::registry()

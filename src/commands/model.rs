@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use anstyle::Style;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use super::terminal::{self, ERROR, GOOD, print, print_json};
 use super::train::{self, LearnArgs};
 use super::{ConfigFile, Output, check_fit, model_dir};
 use crate::artifact;
@@ -15,8 +17,17 @@ use crate::config::Config;
 use crate::learning;
 use crate::models::{self, Entry};
 use crate::output::{self, OutputError};
+use crate::table::{Cell, Table};
 use crate::training;
 use crate::types::ServeMember;
+
+pub const EXAMPLES: &str = examples!(
+    "forewarn model list",
+    "forewarn model inspect --output json",
+    "forewarn model promote 20260112t0000-1a2b3c4d",
+    "forewarn model rollback",
+    "forewarn help model import       all about a command",
+);
 
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
@@ -27,21 +38,59 @@ pub struct ModelArgs {
 #[derive(Debug, clap::Subcommand)]
 enum ModelCommand {
     /// The models under model.path, the newest first.
+    #[command(after_long_help = concat!(
+        examples!(
+            "forewarn model list",
+            "forewarn model list --output json | jq -r '.[] | select(.current).name'",
+        ),
+        "\n\n",
+        paragraph!(
+            "JSON",
+            "[{\"name\", \"id\", \"origin\", \"trained_until\", \"incidents\", \"average_precision\", \"roc_auc\",",
+            "  \"threshold\", \"current\", \"previous\"}], or \"name\" and \"error\" of a model that cannot be read",
+        ),
+    ))]
     List(ListArgs),
     /// Verify a model and print its card, or its manifest with --output json.
+    #[command(after_long_help = examples!(
+        "forewarn model inspect",
+        "forewarn model inspect 20260112t0000-1a2b3c4d --output json",
+    ))]
     Inspect(InspectArgs),
     /// Verify a model and make it the served one; a running forewarn keeps the model that it has loaded.
+    #[command(after_long_help = concat!(
+        examples!("forewarn model promote 20260112t0000-1a2b3c4d"),
+        "\n\n",
+        paragraph!("JSON", "{\"served\": \"20260112t0000-1a2b3c4d\", \"before\": \"20260101t0000-5e6f7a8b\"}"),
+    ))]
     Promote(PromoteArgs),
     /// Go back to the model that was served before; once more returns to this one.
-    Rollback(ConfigFile),
+    #[command(after_long_help = concat!(
+        examples!("forewarn model rollback"),
+        "\n\n",
+        paragraph!("JSON", "{\"served\": \"20260101t0000-5e6f7a8b\", \"before\": \"20260112t0000-1a2b3c4d\"}"),
+    ))]
+    Rollback(RollbackArgs),
     /// Write a tree member as an XGBoost model that Python's xgboost loads.
+    #[command(after_long_help = concat!(
+        examples!(
+            "forewarn model export --output model.json",
+            "forewarn model export --member random_forest --model models/winter --output forest.json --summary json",
+        ),
+        "\n\n",
+        paragraph!("JSON", "{\"file\": \"model.json\", \"model_id\": \"20260112t0000-1a2b3c4d\", \"member\": \"xgboost\"}"),
+    ))]
     Export(ExportArgs),
     /// Take boosted trees that XGBoost trained elsewhere: calibrate, evaluate and serve them.
     ///
     /// The trees must be a binary:logistic model over the features that `forewarn dataset export` writes with
     /// this configuration. They are calibrated and given their threshold on the calibration slice of the
-    /// history, evaluated on its test slice like a model of `forewarn train`, and promoted as --promote says. For figures that mean something give the --start and --end of the export, and train on its
-    /// `fit` slice only. All trees of the file count, also those after an early stop's best iteration.
+    /// history, evaluated on its test slice like a model of `forewarn train`, and promoted as --promote says. For figures
+    /// that mean something give the --start and --end of the export, and train on its `fit` slice only. All trees of the file count, also those after an early stop's best iteration.
+    #[command(after_long_help = examples!(
+        "forewarn model import --xgboost model.json --start 2026-01-01T00:00:00Z --end 2026-03-01T00:00:00Z",
+        "forewarn model import --xgboost model.json --start 60d --promote never --output json",
+    ))]
     Import(ImportArgs),
 }
 
@@ -49,14 +98,18 @@ enum ModelCommand {
 struct ExportArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// The model directory; default: the served one under model.path.
+    /// The model directory [default: the served one under model.path].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t = TreeMember::Xgboost)]
+    /// Which member of the ensemble.
+    #[arg(long, value_enum, value_name = "MEMBER", default_value_t = TreeMember::Xgboost)]
     member: TreeMember,
     /// The file to write; only an XGBoost JSON file is replaced.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// How what was written is summed up: text goes to stderr, JSON to stdout.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    summary: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -83,7 +136,8 @@ struct ImportArgs {
 struct ListArgs {
     #[command(flatten)]
     config: ConfigFile,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
 }
 
@@ -91,10 +145,11 @@ struct ListArgs {
 struct InspectArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// Name of a model under model.path; default: the served one.
+    /// Name of a model under model.path [default: the served one].
     #[arg(value_name = "ID")]
     name: Option<String>,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
 }
 
@@ -105,22 +160,34 @@ struct PromoteArgs {
     /// Name of a model under model.path.
     #[arg(value_name = "ID")]
     name: String,
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct RollbackArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
 }
 
 pub fn run(args: ModelArgs) -> anyhow::Result<()> {
     match args.command {
         ModelCommand::List(args) => list(&args.config.load()?, args.output),
         ModelCommand::Inspect(args) => inspect(&args),
-        ModelCommand::Promote(args) => promote(&args.config.load()?, &args.name),
-        ModelCommand::Rollback(file) => {
-            let config = file.load()?;
+        ModelCommand::Promote(args) => promote(&args.config.load()?, &args.name, args.output),
+        ModelCommand::Rollback(args) => {
+            let config = args.config.load()?;
             let previous = models::previous(&config.model.path)?.with_context(|| {
                 format!(
                     "no model was served before the current one in {}: `forewarn model list` shows what can be promoted",
                     config.model.path.display()
                 )
             })?;
-            promote(&config, &previous)
+            promote(&config, &previous, args.output)
         }
         ModelCommand::Export(args) => export(args),
         ModelCommand::Import(args) => import(&args),
@@ -132,12 +199,13 @@ fn export(args: ExportArgs) -> anyhow::Result<()> {
     output::check_replaceable(&args.output, output::XGBOOST_JSON).context("--output")?;
     let dir = model_dir(args.model, &config)?;
     let bundle = artifact::open(&dir)?;
-    let file = match args.member {
-        TreeMember::Xgboost => "full/xgboost.json",
-        TreeMember::RandomForest => "full/random_forest.json",
+    let member = match args.member {
+        TreeMember::Xgboost => ServeMember::Xgboost,
+        TreeMember::RandomForest => ServeMember::RandomForest,
     };
+    let file = format!("full/{}.json", member.name());
     let mut files = bundle.files();
-    let bytes = files.remove(file).with_context(|| {
+    let bytes = files.remove(&file).with_context(|| {
         format!(
             "model {} of {} origin has no {file}",
             bundle.manifest.id,
@@ -150,11 +218,15 @@ fn export(args: ExportArgs) -> anyhow::Result<()> {
             cause,
         })
     })?;
-    eprintln!(
-        "{file} of model {} written to {}",
-        bundle.manifest.id,
-        args.output.display()
-    );
+    let id = &bundle.manifest.id;
+    match args.summary {
+        Output::Text => eprintln!("{file} of model {id} written to {}", args.output.display()),
+        Output::Json => print_json(&json!({
+            "file": args.output,
+            "model_id": id,
+            "member": member.name(),
+        }))?,
+    }
     Ok(())
 }
 
@@ -208,16 +280,13 @@ fn list(config: &Config, output: Output) -> anyhow::Result<()> {
         })
         .collect();
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-        Output::Text if rows.is_empty() => {
-            println!(
-                "no model in {}: train one with `forewarn train`",
-                folder.display()
-            );
-        }
-        Output::Text => print!("{}", table(&rows)),
+        Output::Json => print_json(&rows),
+        Output::Text if rows.is_empty() => print(format!(
+            "no model in {}: train one with `forewarn train`",
+            folder.display()
+        )),
+        Output::Text => print(table(&rows)),
     }
-    Ok(())
 }
 
 fn describe(entry: &Entry) -> Value {
@@ -239,10 +308,15 @@ fn describe(entry: &Entry) -> Value {
 }
 
 fn table(rows: &[Value]) -> String {
-    let mut text = format!(
-        "  {:<32} {:<10} {:<20} {:>9} {:>6} {:>8} {:>10}\n",
-        "model", "origin", "trained until", "incidents", "AP", "ROC AUC", "threshold"
-    );
+    let mut table = Table::new(&[
+        "<  model",
+        "<origin",
+        "<trained until",
+        ">incidents",
+        ">AP",
+        ">ROC AUC",
+        ">threshold",
+    ]);
     for row in rows {
         let word = |key: &str| row[key].as_str().unwrap_or("-");
         let number = |key: &str| {
@@ -250,30 +324,31 @@ fn table(rows: &[Value]) -> String {
                 .as_f64()
                 .map_or_else(|| "-".to_string(), |x| format!("{x:.3}"))
         };
-        let mark = match (&row["current"], &row["previous"]) {
-            (Value::Bool(true), _) => '*',
-            (_, Value::Bool(true)) => '<',
-            _ => ' ',
+        let (mark, style) = match (&row["current"], &row["previous"]) {
+            (Value::Bool(true), _) => ('*', GOOD),
+            (_, Value::Bool(true)) => ('<', Style::new()),
+            _ => (' ', Style::new()),
         };
         let name = match (word("name"), word("id")) {
-            (name, id) if name == id || id == "-" => name.to_string(),
-            (name, id) => format!("{name} ({id})"),
+            (name, id) if name == id || id == "-" => format!("{mark} {name}"),
+            (name, id) => format!("{mark} {name} ({id})"),
         };
         if let Some(error) = row["error"].as_str() {
-            text.push_str(&format!("{mark} {name:<32} {error}\n"));
+            table.across(format!("{ERROR}{name}{ERROR:#}  {error}"));
             continue;
         }
-        text.push_str(&format!(
-            "{mark} {name:<32} {:<10} {:<20} {:>9} {:>6} {:>8} {:>10}\n",
-            word("origin"),
-            word("trained_until"),
-            row["incidents"],
-            number("average_precision"),
-            number("roc_auc"),
-            number("threshold"),
-        ));
+        table.row([
+            Cell::styled(name, style),
+            word("origin").into(),
+            word("trained_until").into(),
+            row["incidents"].to_string().into(),
+            number("average_precision").into(),
+            number("roc_auc").into(),
+            number("threshold").into(),
+        ]);
     }
-    text.push_str("* served   < served before it: `forewarn model rollback` goes back to it\n");
+    let mut text = table.render(terminal::width());
+    text.push_str("* served   < served before it: `forewarn model rollback` goes back to it");
     text
 }
 
@@ -286,17 +361,17 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let bundle = artifact::open(&dir)?;
     match args.output {
         Output::Text => {
-            print!("{}", artifact::card(&dir)?);
+            print(artifact::card(&dir)?.trim_end())?;
             if let Some(report) = artifact::report(&dir) {
                 eprintln!("report for a browser: {}", report.display());
             }
         }
-        Output::Json => println!("{}", serde_json::to_string_pretty(&bundle.manifest)?),
+        Output::Json => print_json(&bundle.manifest)?,
     }
     Ok(())
 }
 
-fn promote(config: &Config, name: &str) -> anyhow::Result<()> {
+fn promote(config: &Config, name: &str, output: Output) -> anyhow::Result<()> {
     let folder = &config.model.path;
     let dir = models::directory(folder, name)?;
     if !artifact::is_model(&dir) {
@@ -309,10 +384,14 @@ fn promote(config: &Config, name: &str) -> anyhow::Result<()> {
     check_fit(&artifact::open(&dir)?, config)?;
     let before = models::served(folder)?;
     models::promote(folder, name)?;
-    match before {
-        Some(before) if before == name => println!("{name} is served already"),
-        Some(before) => println!("{name} is the served model now; before it was {before}"),
-        None => println!("{name} is the served model now"),
+    match (output, before) {
+        (Output::Json, before) => print_json(&json!({"served": name, "before": before})),
+        (Output::Text, Some(before)) if before == name => {
+            print(format!("{name} is served already"))
+        }
+        (Output::Text, Some(before)) => print(format!(
+            "{name} is the served model now; before it was {before}"
+        )),
+        (Output::Text, None) => print(format!("{name} is the served model now")),
     }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::terminal;
 use super::{ConfigFile, model_dir, now};
 use crate::artifact;
 use crate::bundle::Bundle;
@@ -19,17 +20,32 @@ use crate::time::Timestamp;
 /// Rows with errors that one message shows.
 const SHOWN_ERRORS: usize = 20;
 
+pub const EXAMPLES: &str = concat!(
+    examples!(
+        "echo '{\"cpu_usage\": 97, \"memory_usage\": 96}' | forewarn predict",
+        "forewarn predict --input rows.json --model models/winter",
+        "forewarn predict --format csv < rows.csv > scored.csv",
+    ),
+    "\n\n",
+    paragraph!(
+        "JSON",
+        "{\"failure_probability\": 0.0312, \"failure_risk\": \"MINIMAL\", \"model_id\": \"…\", \"missing\": [], …}",
+        "as POST /predict answers; /openapi.json of a running forewarn describes all of it.",
+    ),
+);
+
 #[derive(Debug, clap::Args)]
 pub struct PredictArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// The model directory; default: the served one under model.path.
+    /// The model directory [default: the served one under model.path].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Where the rows come from; `-` is stdin.
     #[arg(long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    #[arg(long, value_enum, default_value_t = Format::Json)]
+    /// Of the rows and of their answers.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Json)]
     format: Format,
 }
 
@@ -184,7 +200,7 @@ impl Rows<'_> {
 }
 
 fn print(out: &mut impl Write, line: &str) -> anyhow::Result<()> {
-    writeln!(out, "{line}").context("cannot write to stdout")
+    terminal::wrote(writeln!(out, "{line}"))
 }
 
 /// A cell as the API would see it.

@@ -4,6 +4,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::check_fit;
+use super::terminal::{GOOD, WARNING};
 use crate::artifact;
 use crate::bundle::{Bundle, Origin};
 use crate::config::Config;
@@ -76,10 +77,10 @@ impl Promotion {
     }
 
     /// For a terminal.
-    pub fn text(&self, id: &str) -> String {
+    pub fn text(&self, id: &str, width: Option<usize>) -> String {
         let mut text = String::new();
         if let Some(versus) = &self.test_slice {
-            text.push_str(&versus.table());
+            text.push_str(&versus.table(width));
         }
         if let Some(live) = &self.live {
             let share = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.3}"));
@@ -89,8 +90,8 @@ impl Promotion {
             ));
         }
         let outcome = match self.promoted {
-            true => "promoted",
-            false => "not promoted",
+            true => format!("{GOOD}promoted{GOOD:#}"),
+            false => format!("{WARNING}not promoted{WARNING:#}"),
         };
         format!("{text}{id} {outcome}: {}", self.reason)
     }

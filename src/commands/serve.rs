@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,10 +24,23 @@ use crate::types::Shard;
 /// How long what blocks may go on after everything else has stopped.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
+pub const EXAMPLES: &str = concat!(
+    examples!(
+        "forewarn serve",
+        "forewarn serve --web.listen-address 0.0.0.0:8000 --web.config.file web-config.yml",
+        "forewarn serve --web.listen-address 127.0.0.1:8000 --web.listen-address [::1]:8000 --log.format json",
+        "forewarn serve --shard.count 3 --shard.index forewarn-2",
+    ),
+    "\n\n",
+    paragraph!(
+        "Signals",
+        "SIGHUP reads the config and the model again, and so does a change of either. Everything is",
+        "checked first; on an error both stay as they were.",
+        "SIGTERM and Ctrl-C let requests under way finish (api.shutdown_timeout).",
+    ),
+);
+
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "SIGHUP reads the config and the model again, and so does a change of either. Everything is checked first; on an error both stay as they were.\nSIGTERM and Ctrl-C let requests under way finish (api.shutdown_timeout)."
-)]
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
@@ -35,19 +48,28 @@ pub struct ServeArgs {
     #[arg(long = "config.auto-reload-interval", value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     every: Duration,
     /// Address of the API and of /metrics, like 127.0.0.1:8000 or [::1]:8000; may be given more than once. Default: api.listen.
-    #[arg(long = "web.listen-address", value_name = "HOST:PORT", value_parser = address)]
+    #[arg(long = "web.listen-address", help_heading = "Listener", value_name = "HOST:PORT", value_parser = address)]
     listen: Vec<String>,
     /// TLS, users and tokens of the listener, in the format of exporter-toolkit (docs/security.md); a change takes effect without a restart.
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(
+        long = "web.config.file",
+        help_heading = "Listener",
+        value_name = "FILE"
+    )]
     web_config: Option<PathBuf>,
     /// Allow POST /-/reload.
-    #[arg(long = "web.enable-lifecycle")]
+    #[arg(long = "web.enable-lifecycle", help_heading = "Listener")]
     lifecycle: bool,
     /// Which of `--shard.count` this one is, from 0; a name that ends with a number will do, like that of a StatefulSet's pod.
-    #[arg(long = "shard.index", value_name = "N", default_value = "0", value_parser = ordinal)]
+    #[arg(long = "shard.index", help_heading = "Shards", value_name = "N", default_value = "0", value_parser = ordinal)]
     shard_index: u32,
     /// Among how many the targets are divided. Each scores its own targets only; all must say the same count.
-    #[arg(long = "shard.count", value_name = "N", default_value_t = 1)]
+    #[arg(
+        long = "shard.count",
+        help_heading = "Shards",
+        value_name = "N",
+        default_value_t = 1
+    )]
     shard_count: u32,
     #[command(flatten)]
     log: LogArgs,
@@ -92,8 +114,8 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut listeners = Vec::new();
     for address in listen {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}; choose another address with --web.listen-address, api.listen or API_PORT")
+        let listener = TcpListener::bind(address).await.map_err(|cause| {
+            anyhow!("cannot listen on {address}: {cause}; choose another address with --web.listen-address, api.listen or API_PORT")
         })?;
         listeners.push(listener);
     }

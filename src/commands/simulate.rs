@@ -15,13 +15,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::progress::Bars;
+use super::terminal::{self, print_json};
+use super::{Output, Usage};
+use crate::output::{self, OutputError};
 use crate::simulator::{
     Census, Fleet, FleetSpec, Gauges, MINUTES_PER_DAY, Pace, Sample, Scenario, Service,
     find_upcoming, probe_text, write_history, write_oracle,
 };
 use crate::time::{Timestamp, millis, parse_duration, parse_time};
 
-/// Simulate a fleet to try forewarn on.
+pub const EXAMPLES: &str = examples!(
+    "forewarn simulate history --output history.txt --fleet fleet.json",
+    "promtool tsdb create-blocks-from openmetrics --max-block-duration=720h history.txt data/",
+    "forewarn simulate live --fleet fleet.json",
+);
+
 #[derive(clap::Args, Debug)]
 pub struct SimulateArgs {
     #[command(subcommand)]
@@ -31,21 +40,35 @@ pub struct SimulateArgs {
 #[derive(clap::Subcommand, Debug)]
 enum SimulateCommand {
     /// Write past samples as OpenMetrics for `promtool tsdb create-blocks-from openmetrics`.
+    #[command(after_long_help = concat!(
+        examples!(
+            "forewarn simulate history --output history.txt --fleet fleet.json",
+            "forewarn simulate history --targets 5 --days 7 --seed 3 --output - | gzip > history.txt.gz",
+            "forewarn simulate history --output history.txt --fleet fleet.json --upcoming-failure 40m",
+        ),
+        "\n\n",
+        paragraph!(
+            "JSON",
+            "{\"file\", \"fleet\", \"oracle\", \"targets\", \"start\", \"end\", \"upcoming\"}; upcoming is",
+            "null or {\"target\", \"time\", \"mode\"} of --upcoming-failure",
+        ),
+    ))]
     History(HistoryArgs),
     /// Serve the exporters of a fleet that `simulate history` described, from its last sample on.
+    #[command(after_long_help = examples!("forewarn simulate live --listen 127.0.0.1:9109 --fleet fleet.json"))]
     Live(LiveArgs),
 }
 
 #[derive(clap::Args, Debug)]
 struct HistoryArgs {
     /// Number of targets.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     targets: u32,
     /// Simulated days of history.
-    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
     /// Same seed, same fleet. 7001 is the test fleet: do not tune on it.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Where the OpenMetrics text goes; `-` is stdout.
     #[arg(long, value_name = "FILE|-")]
@@ -60,7 +83,7 @@ struct HistoryArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     upcoming_failure: Option<Duration>,
     /// Simulated minutes per real minute; must divide 60000.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..=600))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..=600))]
     speed: i64,
     /// Add the failure mode that only test fleets have.
     #[arg(long)]
@@ -71,6 +94,9 @@ struct HistoryArgs {
     /// Where the true hazard goes, as OpenMetrics of its own: for evaluation only.
     #[arg(long, value_name = "FILE")]
     oracle: Option<PathBuf>,
+    /// How what was written is summed up: text goes to stderr, JSON to stdout.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    summary: Output,
 }
 
 #[derive(clap::Args, Debug)]
@@ -98,14 +124,34 @@ fn now() -> Timestamp {
 }
 
 fn history(args: &HistoryArgs) -> anyhow::Result<()> {
-    let end = parse_time(&args.end, now()).map_err(|error| anyhow::anyhow!("--end: {error}"))?;
+    let stdout = args.output == Path::new("-");
+    if stdout && args.summary == Output::Json {
+        return Err(Usage(
+            "--output - and --summary json both write to stdout: name a file".into(),
+        )
+        .into());
+    }
+    let end = parse_time(&args.end, now()).map_err(|error| Usage(format!("--end: {error}")))?;
+    let files = [
+        Some(&args.output).filter(|_| !stdout),
+        args.fleet.as_ref(),
+        args.oracle.as_ref(),
+    ];
+    for path in files.into_iter().flatten() {
+        output::check_writable(path)?;
+    }
     let (spec, first_tick) = place(args, end)?;
     let ticks = u64::from(args.days) * MINUTES_PER_DAY;
     let mut fleet = Fleet::new(&spec);
     let mut tracks: Vec<Vec<Sample>> = (0..args.targets)
         .map(|_| Vec::with_capacity(ticks as usize))
         .collect();
+    let bars = Bars::new();
     while fleet.next_tick() < first_tick + ticks {
+        if fleet.next_tick().is_multiple_of(MINUTES_PER_DAY) {
+            let share = fleet.next_tick() as f64 / (first_tick + ticks) as f64;
+            bars.show("simulating", share);
+        }
         let keep = fleet.next_tick() >= first_tick;
         fleet.advance(|index, sample| {
             if keep {
@@ -113,6 +159,7 @@ fn history(args: &HistoryArgs) -> anyhow::Result<()> {
             }
         });
     }
+    bars.finish();
     let mut census = Census::new(Pace::of(spec.scenario));
     tracks.iter().for_each(|track| census.add(track));
     eprintln!(
@@ -127,10 +174,11 @@ fn history(args: &HistoryArgs) -> anyhow::Result<()> {
             write_oracle(out, &spec, fleet.targets(), first_tick, &tracks)
         })?;
     }
-    if args.output == Path::new("-") {
+    bars.show("writing", 0.0);
+    if stdout {
         let mut out = BufWriter::new(io::stdout().lock());
-        write_history(&mut out, &spec, fleet.targets(), first_tick, &tracks)
-            .context("failed to write to stdout")?;
+        let wrote = write_history(&mut out, &spec, fleet.targets(), first_tick, &tracks);
+        terminal::wrote(wrote.and_then(|()| out.flush()))?;
     } else {
         to_file(&args.output, |out| {
             write_history(out, &spec, fleet.targets(), first_tick, &tracks)
@@ -139,6 +187,24 @@ fn history(args: &HistoryArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.fleet {
         let text = serde_json::to_string_pretty(&spec)?;
         to_file(path, |out| writeln!(out, "{text}"))?;
+    }
+    bars.finish();
+    for path in files.into_iter().flatten() {
+        eprintln!("wrote {}", path.display());
+    }
+    if args.summary == Output::Json {
+        let upcoming = spec.upcoming.as_ref().map(|one| {
+            json!({"target": one.target, "time": Timestamp(one.at).to_string(), "mode": one.mode})
+        });
+        print_json(&json!({
+            "file": args.output,
+            "fleet": args.fleet,
+            "oracle": args.oracle,
+            "targets": args.targets,
+            "start": spec.time(first_tick).to_string(),
+            "end": spec.time(first_tick + ticks - 1).to_string(),
+            "upcoming": upcoming,
+        }))?;
     }
     Ok(())
 }
@@ -152,19 +218,21 @@ fn to_file(
         write(&mut out)?;
         out.flush()
     });
-    wrote.with_context(|| format!("failed to write {}", path.display()))?;
-    eprintln!("wrote {}", path.display());
-    Ok(())
+    Ok(wrote.map_err(|cause| OutputError::Io {
+        path: path.to_path_buf(),
+        cause,
+    })?)
 }
 
 /// Puts the fleet on the time line: its spec, and the first tick of the history.
 fn place(args: &HistoryArgs, end: Timestamp) -> anyhow::Result<(FleetSpec, u64)> {
     const MINUTE_MS: i64 = 60_000;
     if MINUTE_MS % args.speed != 0 {
-        bail!(
+        return Err(Usage(format!(
             "--speed {} does not divide 60000, so that a simulated minute has no whole milliseconds; use 1, 10, 12, 20, 30 or 60",
             args.speed
-        );
+        ))
+        .into());
     }
     let tick_ms = MINUTE_MS / args.speed;
     let tick = Duration::from_millis(tick_ms as u64);
@@ -268,8 +336,10 @@ impl Exporters {
 
 async fn live(args: &LiveArgs) -> anyhow::Result<()> {
     let path = args.fleet.display();
-    let text = std::fs::read_to_string(&args.fleet).with_context(|| {
-        format!("failed to read {path}; write it with `forewarn simulate history --fleet {path}`")
+    let text = std::fs::read_to_string(&args.fleet).map_err(|cause| {
+        anyhow::anyhow!(
+            "cannot read {path}: {cause}; write it with `forewarn simulate history --fleet {path}`"
+        )
     })?;
     let spec: FleetSpec = serde_json::from_str(&text)
         .with_context(|| format!("{path} does not describe a simulated fleet"))?;

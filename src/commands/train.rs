@@ -10,6 +10,7 @@ use serde_json::json;
 use super::history::HistoryArgs;
 use super::progress::Bars;
 use super::promotion::{self, Promote};
+use super::terminal::{self, print, print_json, tell, warn};
 use super::{ConfigFile, Output};
 use crate::artifact;
 use crate::bundle::Origin;
@@ -17,9 +18,16 @@ use crate::config::Config;
 use crate::history::History;
 use crate::learning;
 use crate::models;
+use crate::output;
 use crate::training::{self, Plan, Progress, Replay, TrainError, Trained};
 
 const LOWEST: i32 = 19;
+
+pub const EXAMPLES: &str = examples!(
+    "forewarn train                                            the last train.range, promoted",
+    "forewarn train --start 90d --promote if-better            a candidate, served when it is clearly better",
+    "forewarn train --start 2026-01-01T00:00:00Z --end 2026-03-01T00:00:00Z --out models/winter --output json",
+);
 
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
@@ -32,7 +40,7 @@ pub struct TrainArgs {
     #[arg(long)]
     background: bool,
     /// Where the history comes from; a model of simulated origin never pages.
-    #[arg(long, value_enum, default_value_t = Origin::History)]
+    #[arg(long, value_enum, value_name = "KIND", help_heading = "Model", default_value_t = Origin::History)]
     origin: Origin,
 }
 
@@ -42,15 +50,16 @@ pub struct LearnArgs {
     #[command(flatten)]
     history: HistoryArgs,
     /// Write the model to this directory instead of a new one under model.path, and do not promote it.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Model", value_name = "DIR")]
     out: Option<PathBuf>,
     /// Whether the new model becomes the served one; one written to --out never does.
-    #[arg(long, value_enum, default_value_t = Promote::Always, conflicts_with = "out")]
+    #[arg(long, help_heading = "Model", value_enum, value_name = "WHEN", default_value_t = Promote::Always, conflicts_with = "out")]
     promote: Promote,
     /// Go on even with hardly any incident.
-    #[arg(long)]
+    #[arg(long, help_heading = "Model")]
     force: bool,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
 }
 
@@ -83,8 +92,12 @@ pub fn learn(
     fit: impl FnOnce(&History, &Replay, &Plan, bool, Progress) -> Result<Trained, TrainError>,
 ) -> anyhow::Result<()> {
     let (start, end) = args.history.range(config)?;
-    if let Some(dir) = &args.out {
-        artifact::check_replaceable(dir).context("--out")?;
+    match &args.out {
+        Some(dir) => {
+            artifact::check_replaceable(dir).context("--out")?;
+            output::check_new_folder(dir).context("--out")?;
+        }
+        None => output::check_new_folder(&config.model.path).context("model.path")?,
     }
 
     let began = Instant::now();
@@ -97,7 +110,7 @@ pub fn learn(
     let replay = training::replay(&fetched, &plan, &progress);
     let report = replay.report(&fetched, &plan);
     bars.finish();
-    eprintln!("{}", learning::label_report(&report));
+    tell(&learning::label_report(&report));
     if let Some(why) = report.refusal(args.force) {
         bail!("{why}");
     }
@@ -118,7 +131,7 @@ pub fn learn(
     };
     let written = learning::write_up(config, &plan, &fetched, &replay, &report, trained, origin);
     bars.finish();
-    let (bundle, table) = (written.bundle, written.table);
+    let bundle = written.bundle;
     let dir = match &args.out {
         Some(dir) => dir.clone(),
         None => config.model.path.join(&bundle.manifest.id),
@@ -146,7 +159,7 @@ pub fn learn(
             Ok(removed) => removed.iter().for_each(|name| {
                 eprintln!("model {name} removed: the newest {} are kept", models::KEEP);
             }),
-            Err(error) => eprintln!("warning: old models stay: {error}"),
+            Err(error) => warn(format!("old models stay: {error}")),
         }
     }
     eprintln!("model {} written to {}", bundle.manifest.id, dir.display());
@@ -155,9 +168,10 @@ pub fn learn(
     }
     match args.output {
         Output::Text => {
-            println!("{table}");
+            let width = terminal::width();
+            print(written.evaluation.table(width) + &written.fitted)?;
             if let Some(promotion) = &promotion {
-                println!("{}", promotion.text(&bundle.manifest.id));
+                print(promotion.text(&bundle.manifest.id, width))?;
             }
         }
         Output::Json => {
@@ -165,7 +179,7 @@ pub fn learn(
             report["timing"] = timing;
             report["model_id"] = json!(bundle.manifest.id);
             report["promotion"] = json!(promotion);
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            print_json(&report)?;
         }
     }
     Ok(())

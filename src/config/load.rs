@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +36,11 @@ impl Config {
         File::open(path)
             .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
             .map_err(|error| {
-                let message = format!("cannot be read: {error}; name the config by --config.file");
+                let remedy = match error.kind() {
+                    ErrorKind::NotFound => "write one with `forewarn init`, or name the config by",
+                    _ => "name the config by",
+                };
+                let message = format!("cannot be read: {error}; {remedy} --config.file");
                 ConfigError::single(&source_name, 0, message)
             })?;
         let text = String::from_utf8(bytes)
@@ -826,7 +830,7 @@ config.yaml: environment variable API_PORT: \"http\" is not a whole number; writ
         let error = Config::load(Path::new("/no/such.yaml"), &environment()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "/no/such.yaml: cannot be read: No such file or directory (os error 2); name the config by --config.file"
+            "/no/such.yaml: cannot be read: No such file or directory (os error 2); write one with `forewarn init`, or name the config by --config.file"
         );
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"step: \xff").unwrap();

@@ -14,6 +14,7 @@ use super::events::{Scored, Scores, Tally, Track, tally};
 use super::ranking::{Rows, brier_skill};
 use super::threshold::Curve;
 use crate::labels::{FailureRules, RowLabel};
+use crate::table::Table;
 use crate::time::{Timestamp, format_duration};
 
 /// Budgets of `at_budget`: false alarms per target-week.
@@ -577,14 +578,14 @@ impl Evaluation {
             .chain(oracle)
     }
 
-    /// For a terminal.
-    pub fn table(&self) -> String {
+    /// In words and columns, on so many places.
+    pub fn table(&self, width: Option<usize>) -> String {
         let mut out = String::new();
-        self.write_table(&mut out).unwrap_or_default();
+        self.write_table(&mut out, width).unwrap_or_default();
         out
     }
 
-    fn write_table(&self, out: &mut String) -> std::fmt::Result {
+    fn write_table(&self, out: &mut String, width: Option<usize>) -> std::fmt::Result {
         let at = Timestamp::from_secs_f64;
         writeln!(
             out,
@@ -604,24 +605,20 @@ impl Evaluation {
             )?;
         }
 
-        writeln!(
-            out,
-            "\n{:<22}{:>9}{:>9}{:>9}{:>10}",
-            "rows", "ROC AUC", "AP", "Brier", "log loss"
-        )?;
+        let mut rows = Table::new(&["<rows", ">ROC AUC", ">AP", ">Brier", ">log loss"]);
         let rankings = std::iter::once(("ensemble", &self.ensemble.ranking))
             .chain(self.members.iter().map(|(name, one)| (name.as_str(), one)))
             .chain(self.others().map(|(name, one)| (name, &one.ranking)));
         for (name, one) in rankings {
-            writeln!(
-                out,
-                "{name:<22}{:>9}{:>9}{:>9}{:>10}",
+            rows.row([
+                name.to_owned(),
                 number(one.roc_auc, 3),
                 number(one.average_precision, 3),
                 number(one.brier, 4),
                 number(one.log_loss, 4),
-            )?;
+            ]);
         }
+        write!(out, "\n{}", rows.render(width))?;
         if let Some(best) = &self.best_member {
             writeln!(out, "best member by ROC AUC: {best}")?;
         }
@@ -634,89 +631,103 @@ impl Evaluation {
             number(self.ensemble.brier_skill, 3),
             range(self.ensemble.brier_skill_interval, |x| format!("{x:.3}")),
         )?;
+        write!(out, "\n{}", self.alarms().render(width))?;
+        if self.by_failure_mode.len() > 1 {
+            write!(out, "\n{}", self.failure_modes().render(width))?;
+        }
+        Ok(())
+    }
 
-        writeln!(
-            out,
-            "\n{:<34}{:>9}{:>7}{:>6}{:>6}{:>6}{:>10}{:>9}{:>8}{:>14}{:>9}{:>9}{:>9}",
-            "alarms",
-            "threshold",
-            "alarms",
-            "right",
-            "early",
-            "false",
-            "precision",
-            "foreseen",
-            "recall",
-            "false/tgt-wk",
-            "per day",
-            "in alarm",
-            "lead"
-        )?;
-        point(out, "ensemble, chosen threshold", &self.at_threshold)?;
-        writeln!(
-            out,
+    fn alarms(&self) -> Table {
+        let mut table = Table::new(&[
+            "<alarms",
+            ">threshold",
+            ">alarms",
+            ">right",
+            ">early",
+            ">false",
+            ">precision",
+            ">foreseen",
+            ">recall",
+            ">false/tgt-wk",
+            ">per day",
+            ">in alarm",
+            ">lead",
+        ]);
+        point(&mut table, "ensemble, chosen threshold", &self.at_threshold);
+        table.across(format!(
             "  95 %: precision {}, recall {}, median lead {}",
             interval_of(&self.at_threshold, "precision", |x| percent(Some(x))),
             interval_of(&self.at_threshold, "recall", |x| percent(Some(x))),
             interval_of(&self.at_threshold, "lead_time_seconds.p50", |x| lead(Some(
                 x
             ))),
-        )?;
+        ));
         if self.at_threshold.uncertain > 0 {
-            writeln!(
-                out,
+            table.across(format!(
                 "  {} of these alarms count neither way: somebody acted within the horizon, and nothing failed",
                 self.at_threshold.uncertain
-            )?;
+            ));
         }
-        point(out, "ensemble, precision 0.89", &self.at_precision_089)?;
+        point(
+            &mut table,
+            "ensemble, precision 0.89",
+            &self.at_precision_089,
+        );
         if let Some(oracle) = &self.oracle {
-            point(out, "oracle, precision 0.89", &oracle.at_precision_089)?;
+            point(
+                &mut table,
+                "oracle, precision 0.89",
+                &oracle.at_precision_089,
+            );
         }
         for (budget, at) in &self.at_budget {
-            writeln!(out, "at most {budget} false alarms per target-week")?;
-            point(out, "  ensemble", at)?;
+            table.across(format!("at most {budget} false alarms per target-week"));
+            point(&mut table, "  ensemble", at);
             for (name, one) in self.others() {
                 if let Some(at) = one.at_budget.get(budget) {
-                    point(out, &format!("  {name}"), at)?;
+                    point(&mut table, &format!("  {name}"), at);
                 }
             }
         }
-        if self.by_failure_mode.len() > 1 {
-            writeln!(
-                out,
-                "\n{:<34}{:>9}{:>8}{:>7}{:>6}{:>9}",
-                "failure modes, chosen threshold", "foreseen", "recall", "right", "early", "lead"
-            )?;
-            for (mode, one) in &self.by_failure_mode {
-                writeln!(
-                    out,
-                    "{mode:<34}{:>9}{:>8}{:>7}{:>6}{:>9}",
-                    format!("{}/{}", one.foreseen, one.incidents),
-                    percent(one.recall),
-                    one.right,
-                    one.early,
-                    lead(one.lead_time_seconds.p50),
-                )?;
-            }
+        table
+    }
+
+    fn failure_modes(&self) -> Table {
+        let mut table = Table::new(&[
+            "<failure modes, chosen threshold",
+            ">foreseen",
+            ">recall",
+            ">right",
+            ">early",
+            ">lead",
+        ]);
+        for (mode, one) in &self.by_failure_mode {
+            table.row([
+                mode.clone(),
+                format!("{}/{}", one.foreseen, one.incidents),
+                percent(one.recall),
+                one.right.to_string(),
+                one.early.to_string(),
+                lead(one.lead_time_seconds.p50),
+            ]);
         }
-        Ok(())
+        table
     }
 }
 
-fn point(out: &mut String, name: &str, at: &OperatingPoint) -> std::fmt::Result {
+fn point(table: &mut Table, name: &str, at: &OperatingPoint) {
     if at.threshold.is_none() {
-        return writeln!(out, "{name:<34}{:>9}", "none fits");
+        return table.row([name, "none fits"]);
     }
     let measures = &at.measures;
-    writeln!(
-        out,
-        "{name:<34}{:>9}{:>7}{:>6}{:>6}{:>6}{:>10}{:>9}{:>8}{:>14}{:>9}{:>9}{:>9}",
+    table.row([
+        name.to_owned(),
         number(at.threshold, 4),
-        at.alarms,
-        at.right,
-        at.early,
-        at.r#false,
+        at.alarms.to_string(),
+        at.right.to_string(),
+        at.early.to_string(),
+        at.r#false.to_string(),
         percent(measures.precision),
         format!("{}/{}", at.foreseen, at.incidents),
         percent(measures.recall),
@@ -724,7 +735,7 @@ fn point(out: &mut String, name: &str, at: &OperatingPoint) -> std::fmt::Result 
         number(measures.alarms_per_day, 2),
         percent(measures.alarm_time_share),
         lead(measures.lead_time_seconds.p50),
-    )
+    ]);
 }
 
 fn number(value: Option<f64>, decimals: usize) -> String {
@@ -906,12 +917,12 @@ mod tests {
         }
         assert!(json.pointer("/at_threshold/intervals/recall/1").is_some());
         assert_eq!(
-            report.table().matches("none fits").count(),
+            report.table(None).matches("none fits").count(),
             8,
             "{}",
-            report.table()
+            report.table(None)
         );
-        assert!(report.table().contains("Fewer than 10 incidents"));
+        assert!(report.table(None).contains("Fewer than 10 incidents"));
     }
 
     #[test]
@@ -924,7 +935,11 @@ mod tests {
                 (report.ensemble.ranking.roc_auc, &report.best_member),
                 (None, &None)
             );
-            assert!(!report.table().contains("NaN"), "{}", report.table());
+            assert!(
+                !report.table(None).contains("NaN"),
+                "{}",
+                report.table(None)
+            );
             assert!(serde_json::to_string(&report).is_ok());
         }
     }

@@ -1,5 +1,6 @@
 //! Whether one model is better than another, on the same rows.
 
+use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::alarms::AlarmRule;
@@ -7,6 +8,7 @@ use super::bootstrap::{draw, interval, replicates};
 use super::events::{Scored, Scores, Tally, Track, tally};
 use super::ranking::Rows;
 use crate::labels::RowLabel;
+use crate::table::{Cell, Table};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -135,36 +137,40 @@ impl Versus {
     }
 
     /// Side by side, a line each.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.3}"));
-        let mut text = format!(
-            "{:<30} {:>10} {:>10}   difference, 95 %\n",
-            format!("{} rows, {} incidents", self.rows, self.incidents),
-            "candidate",
-            "served"
-        );
-        for (name, pair) in [
-            ("average precision", self.average_precision),
-            ("brier skill", self.brier_skill),
-            ("precision at its threshold", self.precision),
-            ("recall at its threshold", self.recall),
+        let (better, worse) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+        let first = format!("<{} rows, {} incidents", self.rows, self.incidents);
+        let mut table = Table::new(&[&first, ">candidate", ">served", "<difference, 95 %"]);
+        for (name, pair, less_is_better) in [
+            ("average precision", self.average_precision, false),
+            ("brier skill", self.brier_skill, false),
+            ("precision at its threshold", self.precision, false),
+            ("recall at its threshold", self.recall, false),
             (
                 "false alarms per target-week",
                 self.false_alarms_per_target_week,
+                true,
             ),
         ] {
-            let range = pair.interval.map_or_else(String::new, |[low, high]| {
-                format!("   {low:+.3} to {high:+.3}")
+            let style = match (pair.is_above(), pair.is_below()) {
+                (true, _) if less_is_better => worse,
+                (_, true) if less_is_better => better,
+                (true, _) => better,
+                (_, true) => worse,
+                _ => Style::new(),
+            };
+            let difference = pair.interval.map_or_else(String::new, |[low, high]| {
+                format!("{low:+.3} to {high:+.3}")
             });
-            let line = format!(
-                "{name:<30} {:>10} {:>10}{range}",
-                number(pair.candidate),
-                number(pair.served)
-            );
-            text.push_str(line.trim_end());
-            text.push('\n');
+            table.row([
+                name.into(),
+                number(pair.candidate).into(),
+                number(pair.served).into(),
+                Cell::styled(difference, style),
+            ]);
         }
-        text
+        table.render(width)
     }
 }
 

@@ -548,7 +548,7 @@ async fn backtest_says_what_the_library_says() {
     let file = models.path().join("backtest.html");
     let file = file.to_str().expect("a path in UTF-8");
     let table = models.ok(&[&args[..], &["--report", file]].concat(), "");
-    assert!(table.contains(&evaluation.table()), "{table}");
+    assert!(table.contains(&evaluation.table(None)), "{table}");
     assert!(!table.contains("warning"), "{table}");
     let html = std::fs::read_to_string(file).expect("the report is written");
     super::report::check(&html);
@@ -752,7 +752,7 @@ async fn backtest_refuses_ranges_and_histories_that_show_nothing() {
     }
     let nowhere = models.path().join("nowhere/report.html");
     for (file, why) in [
-        (nowhere.as_path(), "there is no folder"),
+        (nowhere.as_path(), "make the folder first"),
         (models.path(), "is a folder: name a file"),
     ] {
         let file = file.to_str().expect("a path in UTF-8");
