@@ -215,7 +215,7 @@ impl Metrics {
             predictions: counters(
                 r,
                 "predictions_total",
-                "Predictions made, by who asked for them.",
+                "Predictions made, one per target or row, by who asked for them: the background cycle, POST /predict or POST /predict/batch.",
                 "source",
                 &["cycle", "api", "batch"],
             )?,
@@ -240,7 +240,7 @@ impl Metrics {
             queries: counters(
                 r,
                 "forewarn_queries_total",
-                "Queries sent to Prometheus, by result.",
+                "Queries sent to Prometheus, by how they ended after all retries.",
                 "result",
                 &QUERY_RESULTS,
             )?,
@@ -268,7 +268,7 @@ impl Metrics {
                 HistogramVec::new(
                     HistogramOpts::new(
                         "forewarn_cycle_duration_seconds",
-                        "Time of one background cycle, by phase.",
+                        "Time of one background cycle, by phase: query Prometheus, ingest the samples, score the targets, publish the snapshot and write the state.",
                     )
                     .buckets(vec![
                         0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -611,27 +611,27 @@ fn scoreboard(out: &mut Exposition, prefix: &str, summary: &Summary) {
         (
             "precision_ratio",
             summary.precision,
-            "Right alarms / (right + false) over the rolling window; absent below a minimum count; computed by the background cycle.",
+            "Right alarms / (right + false) over the rolling window (state.retention); absent below 10 of them; computed by the background cycle.",
         ),
         (
             "recall_ratio",
             summary.recall,
-            "Foreseen incidents / all over the rolling window; absent below a minimum count; computed by the background cycle.",
+            "Foreseen incidents / all over the rolling window (state.retention); absent below 10 of them; computed by the background cycle.",
         ),
         (
             "false_alarms_per_target_week",
             summary.false_alarms_per_target_week,
-            "False alarms per target and week over the rolling window; computed by the background cycle.",
+            "False alarms per target and week over the rolling window (state.retention); absent below one week of targets scored; computed by the background cycle.",
         ),
         (
             "brier_score",
             summary.brier,
-            "Mean squared error of the probabilities over the rolling window; computed by the background cycle.",
+            "Mean squared error of the probabilities over the rolling window (state.retention); absent below 1000 judged ones; computed by the background cycle.",
         ),
         (
             "calibration_error",
             summary.calibration_error,
-            "Expected calibration error over the rolling window; computed by the background cycle.",
+            "Expected calibration error over the rolling window (state.retention); absent below 1000 judged probabilities; computed by the background cycle.",
         ),
     ] {
         if let Some(value) = value {
@@ -1003,6 +1003,181 @@ mod tests {
         types.sort_unstable();
         types.dedup();
         assert_eq!(types.len(), helps);
+    }
+
+    const GROUPS: [(&str, &str, &[&str]); 8] = [
+        (
+            "Predictions",
+            "One line per target; a target that leaves takes its lines along.",
+            &[
+                "failure_probability",
+                "forewarn_target",
+                "forewarn_feature_contribution",
+                "forewarn_alert_threshold",
+                "forewarn_horizon",
+                "prediction",
+            ],
+        ),
+        (
+            "Scoreboard",
+            "What became of the alarms ([closed-loop.md](closed-loop.md)). Each also exists as `forewarn_shadow_*` while a candidate scores in the shadow.",
+            &[
+                "forewarn_outcomes",
+                "forewarn_lead_time",
+                "forewarn_precision",
+                "forewarn_recall",
+                "forewarn_false_alarms",
+                "forewarn_brier",
+                "forewarn_calibration",
+                "forewarn_incidents",
+                "forewarn_shadow",
+            ],
+        ),
+        (
+            "Drift",
+            "How far the rows scored have moved from those trained on ([closed-loop.md](closed-loop.md)).",
+            &["forewarn_feature_drift"],
+        ),
+        (
+            "Cycle and upstream",
+            "The background cycle and the Prometheus that it asks ([upstream.md](upstream.md)).",
+            &[
+                "forewarn_cycle",
+                "forewarn_prometheus",
+                "forewarn_quer",
+                "forewarn_signal",
+            ],
+        ),
+        (
+            "Webhook",
+            "What Alertmanager sends to /webhook/alertmanager.",
+            &["forewarn_webhook"],
+        ),
+        (
+            "State",
+            "The database under state.path ([reliability.md](reliability.md)).",
+            &["forewarn_state"],
+        ),
+        (
+            "Model and config",
+            "What is in service, and how the last change of it went ([operations.md](operations.md)).",
+            &["forewarn_model", "forewarn_config", "forewarn_trainings"],
+        ),
+        (
+            "Process",
+            "The binary and its process.",
+            &["forewarn_build", "process_"],
+        ),
+    ];
+    /// Labels whose values come from the config, the targets or the model.
+    const OPEN: [&str; 11] = [
+        "target", "job", "feature", "signal", "model_id", "origin", "horizon", "features",
+        "version", "revision", "le",
+    ];
+
+    /// Every family with everything that it can have.
+    fn reference() -> (String, Vec<String>) {
+        let signals = [Signal {
+            name: "cpu_usage".into(),
+            unit: Unit::Percent,
+        }];
+        let metrics = Metrics::new(&signals, Timestamp(0)).unwrap();
+        metrics.set_prometheus_up(true);
+        metrics.set_state_size(1);
+        metrics.cycle_succeeded(Timestamp(0));
+        let mut snapshot = snapshot();
+        let (some, shadow) = (Some(0.5), snapshot.shadow.as_mut().unwrap());
+        for summary in [&mut snapshot.scoreboard, &mut shadow.summary] {
+            summary.precision = some;
+            summary.recall = some;
+            summary.false_alarms_per_target_week = some;
+            summary.brier = some;
+            summary.calibration_error = some;
+        }
+        let snapshot = Some(Arc::new(snapshot));
+        let card = card();
+        let text: String = metrics
+            .render(snapshot, Some(&card), Format::Text)
+            .collect();
+        let mut names = Vec::new();
+        let mut tables = vec![String::new(); GROUPS.len()];
+        for family in text.split("# HELP ").skip(1) {
+            let mut lines = family.lines();
+            let (name, help) = lines.next().unwrap().split_once(' ').unwrap();
+            let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
+            let mut labels: Vec<(String, Vec<String>)> = Vec::new();
+            for sample in lines {
+                names.push(sample.split(['{', ' ']).next().unwrap().to_string());
+                let inside = sample.split_once('{').map_or("", |(_, rest)| rest);
+                for (label, value) in inside
+                    .split("\",")
+                    .filter_map(|pair| pair.split_once("=\""))
+                {
+                    let label = label.trim_start_matches(',');
+                    let value = value.split('"').next().unwrap().to_string();
+                    let at = labels.iter().position(|(known, _)| known == label);
+                    let at = at.unwrap_or_else(|| {
+                        labels.push((label.to_string(), Vec::new()));
+                        labels.len() - 1
+                    });
+                    if !labels[at].1.contains(&value) {
+                        labels[at].1.push(value);
+                    }
+                }
+            }
+            let labels: Vec<String> = labels
+                .iter()
+                .filter(|(label, _)| label != "le")
+                .map(
+                    |(label, values)| match (label.as_str(), OPEN.contains(&label.as_str())) {
+                        ("job", _) => "`targets.extra_labels`".into(),
+                        (_, true) => format!("`{label}`"),
+                        (_, false) => format!("`{label}`: {}", values.join(", ")),
+                    },
+                )
+                .collect();
+            let words: Vec<&str> = name.split('_').collect();
+            let unit = ["seconds", "bytes", "ratio"]
+                .into_iter()
+                .find(|unit| words.contains(unit));
+            let group = GROUPS
+                .iter()
+                .position(|(_, _, prefixes)| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+                .unwrap_or_else(|| panic!("{name} belongs to no group of docs/metrics.md"));
+            tables[group].push_str(&format!(
+                "| `{name}` | {kind} | {} | {} | {} |\n",
+                unit.unwrap_or_default(),
+                labels.join("; "),
+                help.replace("\\\\", "\\").replace('|', "\\|")
+            ));
+        }
+        let mut page = "# Metrics\n\nEverything under `/metrics`, generated from the families in `src/metrics.rs`; `FOREWARN_UPDATE_DOCS=1 cargo test docs` writes it anew. A histogram has\n`_bucket`, `_sum` and `_count`. \"Computed by the background cycle\" means that a scrape shows the last cycle's value: scraping more often shows nothing newer.\n".to_string();
+        for ((title, words, _), table) in GROUPS.iter().zip(tables) {
+            page.push_str(&format!("\n## {title}\n\n{words}\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n{table}"));
+        }
+        (page, names)
+    }
+
+    #[test]
+    fn docs_metrics_md_is_current() {
+        let (page, names) = reference();
+        let path = "docs/metrics.md";
+        if std::env::var_os("FOREWARN_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == page,
+            "{path} is stale: run FOREWARN_UPDATE_DOCS=1 cargo test docs"
+        );
+        // What rules and dashboards may use.
+        let listed = include_str!("../tests/metrics.lst").lines();
+        for name in listed.filter(|name| !["ALERTS", "up"].contains(name)) {
+            assert!(
+                names.iter().any(|known| known == name),
+                "{name} does not exist"
+            );
+        }
     }
 
     #[test]

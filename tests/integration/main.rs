@@ -35,7 +35,7 @@ mod serving;
 mod training;
 /// Windows and features under everything that samples do.
 mod windows;
-/// What is generated from the code is current: docs/features.md.
+/// What is generated is current: the pages of features, configuration and command line.
 mod docs;
 /// TLS, users and tokens of the listener, over real connections.
 mod web;
