@@ -5,7 +5,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const GAP: usize = 2;
 /// To how many places a column of words may be cut.
-const SHORTEST: usize = 16;
+const SHORTEST: usize = 26;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
@@ -234,22 +234,26 @@ a-very-long-name.of.a.target.example.com        1
 
     #[test]
     fn a_narrow_terminal_cuts_words_and_then_breaks_between_columns() {
-        for line in table().render(Some(50)).lines() {
-            assert!(line.width() <= 50, "{line}");
+        for line in table().render(Some(60)).lines() {
+            assert!(line.width() <= 60, "{line}");
         }
-        assert!(table().render(Some(50)).contains("a-very-long-name.of.a.…"));
-        let narrow = table().render(Some(30));
+        assert!(
+            table()
+                .render(Some(60))
+                .contains("a-very-long-name.of.a.target.exa…")
+        );
+        let narrow = table().render(Some(40));
         let (first, second) = narrow.split_once("\n\n").unwrap();
         assert!(
-            first.starts_with(&format!("{:<16}  {:>7}\n", "target", "alarms")),
+            first.starts_with(&format!("{:<26}  {:>7}\n", "target", "alarms")),
             "{first}"
         );
         assert!(
-            second.starts_with(&format!("{:<16}  state\n", "target")),
+            second.starts_with(&format!("{:<26}  state\n", "target")),
             "{second}"
         );
         for line in narrow.lines() {
-            assert!(line.width() <= 30, "{line}");
+            assert!(line.width() <= 40, "{line}");
         }
     }
 

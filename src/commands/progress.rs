@@ -1,6 +1,5 @@
 //! Progress on stderr.
 
-use std::fmt::Write as _;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -91,14 +90,14 @@ fn say_every(interval: Duration, stage: Stage) -> Sender<()> {
 
 fn line(stage: &str, bar: &ProgressBar) -> String {
     let elapsed = HumanDuration(bar.elapsed());
-    let mut line = format!(
-        "{stage}: {} % after {elapsed:#}",
-        100 * bar.position() / PARTS
-    );
-    if bar.position() > 0 {
-        let _ = write!(line, ", ETA {:#}", HumanDuration(bar.eta()));
+    match bar.position() {
+        0 => format!("{stage}: {elapsed:#} so far"),
+        done => format!(
+            "{stage}: {} % after {elapsed:#}, ETA {:#}",
+            100 * done / PARTS,
+            HumanDuration(bar.eta())
+        ),
     }
-    line
 }
 
 #[cfg(test)]
@@ -109,7 +108,7 @@ mod tests {
     fn a_line_says_how_far_and_promises_nothing_before_anything_is_done() {
         let bar = ProgressBar::hidden();
         bar.set_length(PARTS);
-        assert_eq!(line("features", &bar), "features: 0 % after 0s");
+        assert_eq!(line("features", &bar), "features: 0s so far");
         bar.set_position(250);
         let text = line("features", &bar);
         assert!(text.starts_with("features: 25 % after 0s, ETA "), "{text}");
