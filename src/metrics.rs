@@ -1046,12 +1046,13 @@ mod tests {
                 "forewarn_prometheus",
                 "forewarn_quer",
                 "forewarn_signal",
+                "forewarn_left_out",
             ],
         ),
         (
-            "Webhook",
-            "What Alertmanager sends to /webhook/alertmanager.",
-            &["forewarn_webhook"],
+            "Webhooks and actions",
+            "What Alertmanager sends to /webhook/alertmanager, and what people did ([closed-loop.md](closed-loop.md#when-somebody-acts)).",
+            &["forewarn_webhook", "forewarn_actions"],
         ),
         (
             "State",

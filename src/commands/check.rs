@@ -75,6 +75,10 @@ enum CheckCommand {
     /// Whether a running `serve` answers: the health check of a container that has no shell.
     ///
     /// Asks /-/healthy. 401 is an answer too. Reads no config, as `serve` goes on with the one before when a changed one is wrong.
+    #[command(after_long_help = examples!(
+        "forewarn check health",
+        "forewarn check health --url https://127.0.0.1:8443",
+    ))]
     Health(HealthArgs),
 }
 
@@ -122,7 +126,7 @@ struct WebArgs {
 
 #[derive(Debug, clap::Args)]
 struct HealthArgs {
-    /// Where it listens; default: http://127.0.0.1:8000, or the port in API_PORT. The certificate of https is not verified.
+    /// Where it listens [default: http://127.0.0.1:8000, or the port in API_PORT]. The certificate of https is not verified.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }

@@ -25,6 +25,13 @@ use crate::training;
 /// What `check queries` looks at.
 const RECENT: Duration = Duration::from_secs(2 * 3600);
 
+pub const EXAMPLES: &str = examples!(
+    "forewarn init --prometheus.url http://prometheus:9090",
+    "forewarn init --preset kubernetes --range 14d --config.file cluster.yaml",
+    "forewarn init --prometheus.config config.yaml --config.file new.yaml",
+    "forewarn init --list",
+);
+
 #[derive(Debug, clap::Args)]
 pub struct InitArgs {
     /// Address of Prometheus, Thanos, Mimir, Cortex or VictoriaMetrics.
@@ -74,7 +81,8 @@ pub struct InitArgs {
     /// Replace the file if it exists.
     #[arg(long)]
     force: bool,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
 }
 
