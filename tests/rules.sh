@@ -24,8 +24,9 @@ fi
 
 tests/rules/routes.sh
 
+cargo build --release --locked --quiet
 # Each query of the presets of `forewarn init`, as the rule of an own name.
-cargo run --locked --quiet -- init --list --output json | jq '{groups: [{name: "presets", rules: [
+target/release/forewarn init --list --output json | jq '{groups: [{name: "presets", rules: [
   .[] | .preset as $preset | [.found_by, (.signals[].queries[]), (.failures[] | .queries[], .exist[])] | to_entries[] |
   {record: "preset:\($preset)_\(.key)", expr: .value}]}]}' > "$variant/presets.json"
 promtool check rules "$variant/presets.json"
