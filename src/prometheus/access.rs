@@ -705,14 +705,15 @@ mod tests {
                     "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{EMPTY}",
                     EMPTY.len()
                 );
+                // Before the answer: who has it looks here.
+                log.lock().unwrap().push((
+                    stream.conn.server_name().map(str::to_owned),
+                    stream.conn.peer_certificates().is_some(),
+                    String::from_utf8_lossy(&request[..read]).to_lowercase(),
+                ));
                 let _ = stream.write_all(head.as_bytes());
                 tls.send_close_notify();
                 let _ = tls.complete_io(&mut socket);
-                log.lock().unwrap().push((
-                    tls.server_name().map(str::to_owned),
-                    tls.peer_certificates().is_some(),
-                    String::from_utf8_lossy(&request[..read]).to_lowercase(),
-                ));
             }
         });
         (port, seen)
