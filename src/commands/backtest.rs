@@ -119,16 +119,14 @@ pub fn run(args: BacktestArgs) -> anyhow::Result<()> {
         );
     }
 
-    let live = threshold.map_or(Ok(None), |threshold| {
+    let raised = raised(&config, start)?.filter(|raised| !raised.is_empty());
+    let live = threshold.zip(raised).map(|(threshold, raised)| {
         let rule = AlarmRule::new(threshold, plan.alert_for, &plan.rules);
         let tracks = replay.tracks(range.0, range.1, |row| {
             scores[row].served(config.model.serve)
         });
-        raised(&config, start).map(|raised| {
-            let raised = raised.filter(|raised| !raised.is_empty())?;
-            Some(LiveDifference::new(&raised, &Scored::own(&tracks), &rule))
-        })
-    })?;
+        LiveDifference::new(&raised, &Scored::own(&tracks), &rule)
+    });
 
     if let Some(path) = &args.report {
         let review = report::review(&history, &replay, &plan, range, &scores, &bundle);

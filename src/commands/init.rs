@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::check::{self, aligned};
 use super::progress::Bars;
+use super::terminal::{print, print_json};
 use super::{Output, Usage, load_config, now};
 use crate::config::{Config, Environment, UpstreamConfig};
 use crate::learning;
@@ -149,12 +150,12 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     match args.output {
         Output::Json => {
             let report = json!({"survey": survey, "also_found": others, "config": args.path});
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            print_json(&report)?;
         }
-        Output::Text => print!(
-            "{}",
-            text_of(&survey, &others, &args, &config, looked.queries())
-        ),
+        Output::Text => {
+            let text = text_of(&survey, &others, &args, &config, looked.queries());
+            print(text.trim_end())?;
+        }
     }
     looked.tell()
 }
@@ -182,10 +183,7 @@ fn list(output: Output) -> anyhow::Result<()> {
         })
     });
     match output {
-        Output::Json => println!(
-            "{}",
-            serde_json::to_string_pretty(&described.collect::<Vec<Value>>())?
-        ),
+        Output::Json => print_json(&described.collect::<Vec<Value>>())?,
         Output::Text => {
             for preset in presets::all() {
                 let signals: Vec<&str> = preset
@@ -198,7 +196,7 @@ fn list(output: Output) -> anyhow::Result<()> {
                     .iter()
                     .map(|failure| failure.name.as_str())
                     .collect();
-                println!(
+                print(format!(
                     "{:<12} {}\n{:13}targets   {}\n{:13}signals   {}\n{:13}failures  {}",
                     preset.name,
                     preset.title,
@@ -208,7 +206,7 @@ fn list(output: Output) -> anyhow::Result<()> {
                     signals.join(", "),
                     "",
                     failures.join(", ")
-                );
+                ))?;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Alarms that were raised live beside those of the same time queried again.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::alarms::AlarmRule;
@@ -33,15 +35,18 @@ pub struct LiveDifference {
 impl LiveDifference {
     /// `raised` may be in any order; those outside of the range do not count.
     pub fn new(raised: &[Raised], replayed: &[Scored], rule: &AlarmRule) -> Self {
+        let mut by_target: HashMap<&TargetId, Vec<&Raised>> = HashMap::new();
+        for one in raised {
+            by_target.entry(&one.target).or_default().push(one);
+        }
         let mut found = Self::default();
         for one in replayed {
             let times = &one.track.times;
             let (Some(first), Some(last)) = (times.first(), times.last()) else {
                 continue;
             };
-            let in_range =
-                |r: &&Raised| r.target == one.track.target && (*first..=*last).contains(&r.opened);
-            let mut live: Vec<&Raised> = raised.iter().filter(in_range).collect();
+            let mut live = by_target.remove(&one.track.target).unwrap_or_default();
+            live.retain(|raised| (*first..=*last).contains(&raised.opened));
             live.sort_by_key(|raised| raised.opened);
             let mut live = live.into_iter().peekable();
             found.live += live.len() as u64;

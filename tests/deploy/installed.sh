@@ -11,15 +11,15 @@ if [ ! -e "$debian/ready" ]; then
 fi
 machine=$work/machine
 cp -a "$debian" "$machine"
-cp "$deb" "$machine/root/forewarn.deb"
-check "dpkg --install" chroot "$machine" dpkg --install /root/forewarn.deb
+cp "$deb" "$machine/srv/forewarn.deb"
+check "dpkg --install" chroot "$machine" dpkg --install /srv/forewarn.deb
 check "the user is there" chroot "$machine" id forewarn
 for unit in systemd-udevd systemd-udev-trigger systemd-sysctl systemd-modules-load proc-sys-fs-binfmt_misc.automount; do
   chroot "$machine" systemctl mask "$unit" >/dev/null 2>&1
 done
 # Ten days of a fleet, a config that learns from them by itself.
-chroot "$machine" forewarn simulate history --targets 10 --days 10 --fleet /root/fleet.json --output /root/history.om >/dev/null 2>&1
-chroot "$machine" promtool tsdb create-blocks-from openmetrics --max-block-duration=720h /root/history.om /var/lib/prometheus/metrics2 >/dev/null
+chroot "$machine" forewarn simulate history --targets 10 --days 10 --fleet /srv/fleet.json --output /srv/history.om >/dev/null 2>&1
+chroot "$machine" promtool tsdb create-blocks-from openmetrics --max-block-duration=720h /srv/history.om /var/lib/prometheus/metrics2 >/dev/null
 chroot "$machine" chown -R prometheus: /var/lib/prometheus
 echo 'scrape_configs: []' >"$machine/etc/prometheus/prometheus.yml"
 echo 'ARGS="--storage.tsdb.retention.time=10y"' >"$machine/etc/default/prometheus"
@@ -58,7 +58,7 @@ check "its health check ends with 0" inside forewarn check health
 trained() { for _ in $(seq 300); do inside journalctl -u forewarn | grep -q 'scheduled training is done' && return; sleep 1; done; return 1; }
 check "a scheduled training gets through the unit's sandbox" trained
 check "systemctl reload" inside systemctl reload forewarn
-check "an upgrade keeps it running" inside dpkg --install --force-confold /root/forewarn.deb
+check "an upgrade keeps it running" inside dpkg --install --force-confold /srv/forewarn.deb
 check "active" soon inside systemctl is-active forewarn
 inside sh -c 'echo "signals: 1" >>/etc/forewarn/config.yaml'
 inside systemctl restart forewarn >/dev/null 2>&1 || true
