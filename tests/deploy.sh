@@ -20,7 +20,7 @@ for option in "$@"; do
     *) echo "unknown option $option; see the head of tests/deploy.sh" >&2; exit 2 ;;
   esac
 done
-need cargo=cargo curl=curl dh=debhelper dpkg-deb=dpkg-dev lintian=lintian promtool=prometheus amtool=prometheus-alertmanager \
+need cargo=cargo curl=curl dh=debhelper dpkg-deb=dpkg-dev lintian=lintian mandoc=mandoc promtool=prometheus amtool=prometheus-alertmanager \
   systemd-analyze=systemd vmagent=victoria-metrics python3=python3
 forewarn=${FOREWARN:-target/release/forewarn}
 if [ -z "${FOREWARN:-}" ]; then cargo build --release --locked --quiet; fi
@@ -132,6 +132,17 @@ deb=$(echo "$work"/forewarn_*.deb)
 check "lintian" lintian --allow-root --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs "$deb"
 root=$work/root
 dpkg-deb -x "$deb" "$root"
+# What `gzip -9n` writes begins so, without a name and a time.
+packed() { for page in "$1"/*; do head -c 9 "$page" | cmp - <(printf '\x1f\x8b\x08\0\0\0\0\0\x02') || return; done; }
+pages=$root/usr/share/man/man1
+mkdir "$work/pages"
+"$forewarn" man "$work/pages"
+check "the package has the man page of each command" diff <(cd "$work/pages" && ls | sed 's/$/.gz/') <(ls "$pages")
+check "packed as by gzip -9n" packed "$pages"
+check "a page reads well" grep -q "forewarn train --start 90d" <(mandoc -Tutf8 "$pages/forewarn-train.1.gz" | col -b)
+for completions in bash-completion/completions/forewarn zsh/vendor-completions/_forewarn fish/vendor_completions.d/forewarn.fish; do
+  check "$completions" grep -q backtest "$root/usr/share/$completions"
+done
 check "the config is a conffile" grep -qx /etc/forewarn/config.yaml <(dpkg-deb --info "$deb" conffiles)
 check "its config is right" "$root/usr/bin/forewarn" check config --config.file "$root/etc/forewarn/config.yaml"
 check "it differs from the shipped one by two paths only" test "$(diff config.yaml "$root/etc/forewarn/config.yaml" | grep -c '^>')" = 2

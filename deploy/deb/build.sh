@@ -18,6 +18,11 @@ cp -r README.md CHANGELOG.md docs rules dashboards models deploy "$stage"
 cp -r deploy/deb/debian "$stage/debian"
 cp deploy/systemd/forewarn.service "$stage/debian/forewarn.service"
 cp "$binary" "$stage/forewarn"
+mkdir "$stage/man" "$stage/completions"
+"$stage/forewarn" man "$stage/man"
+"$stage/forewarn" completions bash >"$stage/completions/forewarn"
+"$stage/forewarn" completions zsh >"$stage/completions/_forewarn"
+"$stage/forewarn" completions fish >"$stage/completions/forewarn.fish"
 # The same documentation of all keys, with the package's folders.
 sed -E 's,^(  path: )(models|data)/ +#,\1/var/lib/forewarn/\2/ #,' config.yaml >"$stage/config.yaml"
 [ "$(grep -c '^  path: /var/lib/forewarn/' "$stage/config.yaml")" = 2 ]
