@@ -37,8 +37,7 @@ impl Live {
         Self(Arc::new(RwLock::new(tracker)))
     }
 
-    /// Of no signal.
-    #[cfg(test)]
+    /// Of no signal: an example.
     pub fn of_nothing() -> Self {
         let step = Duration::from_secs(60);
         let rules = crate::labels::FailureRules {

@@ -47,6 +47,8 @@ pub mod action;
 pub mod fetch;
 pub mod shadow;
 pub mod metrics;
+pub mod exported;
+pub mod rules;
 pub mod server;
 pub mod runner;
 pub mod diagnosis;

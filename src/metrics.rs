@@ -848,6 +848,7 @@ mod tests {
     use super::*;
     use crate::assessment::ShadowBoard;
     use crate::assessment::{Live, Reason, Risk};
+    use crate::exported::{OPEN, everything, labels_of};
     use crate::model::Score;
     use crate::types::{RiskLevel, Shard, TargetId, Unit};
 
@@ -1070,36 +1071,9 @@ mod tests {
             &["forewarn_build", "process_"],
         ),
     ];
-    /// Labels whose values come from the config, the targets or the model.
-    const OPEN: [&str; 11] = [
-        "target", "job", "feature", "signal", "model_id", "origin", "horizon", "features",
-        "version", "revision", "le",
-    ];
-
     /// Every family with everything that it can have.
     fn reference() -> (String, Vec<String>) {
-        let signals = [Signal {
-            name: "cpu_usage".into(),
-            unit: Unit::Percent,
-        }];
-        let metrics = Metrics::new(&signals, Timestamp(0)).unwrap();
-        metrics.set_prometheus_up(true);
-        metrics.set_state_size(1);
-        metrics.cycle_succeeded(Timestamp(0));
-        let mut snapshot = snapshot();
-        let (some, shadow) = (Some(0.5), snapshot.shadow.as_mut().unwrap());
-        for summary in [&mut snapshot.scoreboard, &mut shadow.summary] {
-            summary.precision = some;
-            summary.recall = some;
-            summary.false_alarms_per_target_week = some;
-            summary.brier = some;
-            summary.calibration_error = some;
-        }
-        let snapshot = Some(Arc::new(snapshot));
-        let card = card();
-        let text: String = metrics
-            .render(snapshot, Some(&card), Format::Text)
-            .collect();
+        let text = everything().unwrap();
         let mut names = Vec::new();
         let mut tables = vec![String::new(); GROUPS.len()];
         for family in text.split("# HELP ").skip(1) {
@@ -1109,13 +1083,8 @@ mod tests {
             let mut labels: Vec<(String, Vec<String>)> = Vec::new();
             for sample in lines {
                 names.push(sample.split(['{', ' ']).next().unwrap().to_string());
-                let inside = sample.split_once('{').map_or("", |(_, rest)| rest);
-                for (label, value) in inside
-                    .split("\",")
-                    .filter_map(|pair| pair.split_once("=\""))
-                {
-                    let label = label.trim_start_matches(',');
-                    let value = value.split('"').next().unwrap().to_string();
+                for (label, value) in labels_of(sample) {
+                    let value = value.to_string();
                     let at = labels.iter().position(|(known, _)| known == label);
                     let at = at.unwrap_or_else(|| {
                         labels.push((label.to_string(), Vec::new()));

@@ -64,7 +64,7 @@ pub fn selectors(query: &str) -> Vec<Selector> {
     while let Some(c) = rest.chars().next() {
         rest = match c {
             '#' => rest.split_once('\n').map_or("", |(_, after)| after),
-            '"' | '\'' | '`' => &rest[quoted(rest)..],
+            '"' | '\'' | '`' => &rest[string(rest)..],
             '[' => after(rest, ']'),
             '{' => {
                 add(&mut found, "", rest);
@@ -99,6 +99,55 @@ pub fn selectors(query: &str) -> Vec<Selector> {
     found
 }
 
+/// The first bracket or string of a query that has no other end.
+pub fn unclosed(query: &str) -> Option<String> {
+    let mut open = Vec::new();
+    let mut rest = query;
+    while let Some(c) = rest.chars().next() {
+        let mut taken = c.len_utf8();
+        match c {
+            '#' => taken = rest.find('\n').unwrap_or(rest.len()),
+            '"' | '\'' | '`' => match ended(rest) {
+                Some(length) => taken = length,
+                None => return Some(format!("the string that begins with {rest:.20} has no end")),
+            },
+            '(' | '[' | '{' => open.push(c),
+            ')' | ']' | '}' => {
+                let begin = match c {
+                    ')' => '(',
+                    ']' => '[',
+                    _ => '{',
+                };
+                if open.pop() != Some(begin) {
+                    return Some(format!("{c} closes no {begin}"));
+                }
+            }
+            _ => {}
+        }
+        rest = &rest[taken..];
+    }
+    open.pop().map(|c| format!("{c} is not closed"))
+}
+
+/// What stands in square brackets.
+pub fn ranges(mut rest: &str) -> Vec<String> {
+    let mut ranges = Vec::new();
+    while let Some(c) = rest.chars().next() {
+        rest = match c {
+            '#' => rest.split_once('\n').map_or("", |(_, after)| after),
+            '"' | '\'' | '`' => &rest[string(rest)..],
+            '[' => {
+                let next = after(rest, ']');
+                let range = &rest[1..rest.len() - next.len()];
+                ranges.push(range.trim_end_matches(']').trim().to_owned());
+                next
+            }
+            c => &rest[c.len_utf8()..],
+        };
+    }
+    ranges
+}
+
 fn add(found: &mut Vec<Selector>, metric: &str, braces: &str) {
     let inside = &braces[..braces.len() - after(braces, '}').len()];
     let inside = inside.trim_start_matches('{').trim_end_matches('}');
@@ -117,7 +166,7 @@ fn parts(mut rest: &str) -> Vec<String> {
     let mut part = String::new();
     while let Some(c) = rest.chars().next() {
         let taken = match c {
-            '"' | '\'' | '`' => quoted(rest),
+            '"' | '\'' | '`' => string(rest),
             c => c.len_utf8(),
         };
         match c {
@@ -135,7 +184,7 @@ fn parts(mut rest: &str) -> Vec<String> {
 fn after(mut rest: &str, end: char) -> &str {
     while let Some(c) = rest.chars().next() {
         let taken = match c {
-            '"' | '\'' | '`' => quoted(rest),
+            '"' | '\'' | '`' => string(rest),
             c => c.len_utf8(),
         };
         rest = &rest[taken..];
@@ -146,18 +195,22 @@ fn after(mut rest: &str, end: char) -> &str {
     rest
 }
 
-/// Length of the string at the beginning, quotes included.
-fn quoted(text: &str) -> usize {
+/// Length of the string at the beginning, quotes included; all that is left if it has no end.
+fn string(text: &str) -> usize {
+    ended(text).unwrap_or(text.len())
+}
+
+fn ended(text: &str) -> Option<usize> {
     let mut chars = text.char_indices();
-    let quote = chars.next().map(|(_, c)| c);
+    let (_, quote) = chars.next()?;
     while let Some((at, c)) = chars.next() {
-        if c == '\\' && quote != Some('`') {
+        if c == '\\' && quote != '`' {
             chars.next();
-        } else if Some(c) == quote {
-            return at + 1;
+        } else if c == quote {
+            return Some(at + 1);
         }
     }
-    text.len()
+    None
 }
 
 fn trim(text: &str, letter: fn(char) -> bool) -> &str {
@@ -198,10 +251,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn brackets_and_strings_must_end() {
+        for (query, expected) in [
+            (r#"sum by (a) (rate(x{a="("}[5m])) # ) it does"#, None),
+            ("sum(x", Some("( is not closed")),
+            ("sum(x[5m)", Some(") closes no (")),
+            ("x}", Some("} closes no {")),
+            (
+                r#"x{a="b\"}"#,
+                Some(r#"the string that begins with "b\"} has no end"#),
+            ),
+        ] {
+            assert_eq!(unclosed(query).as_deref(), expected, "{query}");
+        }
+        assert_eq!(ranges(r#"a[5m] + b{c="[1m]"}[30m:1m]"#), ["5m", "30m:1m"]);
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in r#"[a-z{}()\[\]"'`,=~\\#ä 0-9\n]{0,40}"#) {
             selectors(&text);
+            unclosed(&text);
+            ranges(&text);
         }
     }
 }

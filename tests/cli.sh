@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 need bash=bash jq=jq mandoc=mandoc script=bsdutils
 [ -n "${FOREWARN:-}" ] || cargo build --release --locked --quiet
 forewarn=$(realpath "${FOREWARN:-target/release/forewarn}")
-config=$PWD/config.yaml models=$PWD/models
+config=$PWD/config.yaml models=$PWD/models rules=$PWD/rules
 work=$(mktemp -d)
 taken=
 finish() {
@@ -129,6 +129,10 @@ check "check model" json '.ok and .model_id' forewarn check model --output json
 sed 's/^horizon: 30m/horizon: 1h/' config.yaml >hour.yaml
 check "check model that does not fit" json '(.ok | not) and (.problem | contains("horizon"))' forewarn check model --config.file hour.yaml --output json
 check "check queries" json 'length == 7' forewarn check queries --output json
+check "check rules" json '.ok and (.asked | not) and (.files | length) == 3' forewarn check rules "$rules" --output json
+sed 's/for: 30m/for: 3m/; s/failure_probability >=/failure_probabilty >=/' "$rules/forewarn.rules.yml" >wrong.rules.yml
+check "check rules with problems" json '(.ok | not) and (.problems | map(.line > 0 and .group == "forewarn-pages") | all)' \
+  forewarn check rules wrong.rules.yml --output json
 check "model list" json '.[0].name == "default"' forewarn model list --output json
 check "model inspect" json '.id' forewarn model inspect default --output json
 check "model promote" json '.served == "default"' forewarn model promote default --output json
@@ -150,6 +154,10 @@ check "unknown key" exits 2 "did you mean horizon?" forewarn check config --conf
 sed 's|http://127.0.0.1:1|localhost:9090|' config.yaml >url.yaml
 check "not a URL" exits 2 "write it like http://127.0.0.1:9090" forewarn check config --config.file url.yaml
 check "Prometheus down" exits 1 "check prometheus.url" forewarn check queries
+check "no rules" exits 2 "name the rule files" forewarn check rules
+check "rules that cannot be run" exits 0 "no expression was run" forewarn check rules "$rules"
+check "rules that differ from the config" exits 1 "keep_firing_for" forewarn check rules wrong.rules.yml
+check "no rule file" exits 1 "is no file of rule groups" forewarn check rules config.yaml
 check "wrong time" exits 2 "write RFC 3339" forewarn backtest --start yesterday --end now
 check "range the wrong way round" exits 2 "is not before --end" forewarn backtest --start now --end 7d
 check "no such model" exits 1 "forewarn model list" forewarn model promote nosuch

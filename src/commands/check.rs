@@ -1,6 +1,8 @@
-//! `forewarn check`: a config, its queries, a model, a running `serve`.
+//! `forewarn check`: a config, its queries, rule files, a model, a running `serve`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,20 +12,26 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::terminal::{self, GOOD, WARNING, print, print_json};
-use super::{ConfigFile, Output, check_fit, model_dir, now};
+use super::{ConfigFile, Output, Usage, check_fit, model_dir, now};
 use crate::artifact;
 use crate::config::{Config, ConfigError, Environment, WebConfig};
 use crate::diagnosis::Diagnosis;
+use crate::exported::exported;
 use crate::fetch::{self, Fetched, Purpose};
 use crate::history::TargetHistory;
-use crate::prometheus::Client;
+use crate::prometheus::{Client, QueryError};
+use crate::promql;
+use crate::rules::{self, Remark, Rule};
 use crate::starter;
+use crate::table::Table;
 use crate::time::{Timestamp, format_duration, parse_duration};
 use crate::types::Unit;
 use crate::webhook::OwnAlerts;
 
 /// Targets that advice names.
 const NAMED: usize = 5;
+/// Where rules are looked for: beside the config's example, and where the package puts them.
+const RULES: [&str; 2] = ["rules", "/usr/share/forewarn/rules"];
 /// Share of missing points that is worth a word.
 const GAPS: f64 = 0.25;
 
@@ -31,6 +39,7 @@ pub const EXAMPLES: &str = examples!(
     "forewarn check config",
     "forewarn check queries --range 6h",
     "forewarn check web web-config.yml",
+    "forewarn check rules",
     "forewarn check model --model models/winter",
 );
 
@@ -63,6 +72,22 @@ enum CheckCommand {
         "forewarn check web /etc/forewarn/web-config.yml",
     ), "\n\n", paragraph!("JSON", "as of check config")))]
     Web(WebArgs),
+    /// Whether alerting rules read metrics that exist, agree with the config, and are understood by Prometheus.
+    ///
+    /// Metrics and labels of forewarn, also in annotations, must be among those that it exports. Alerts on failure_probability need
+    /// the `for` of alerting.for, by which alarms are counted, and a `keep_firing_for` of at least the horizon. Every expression
+    /// is run once on the Prometheus of the config; when that cannot be reached, strings and brackets are looked at and a
+    /// warning says so. promtool knows the rest of the format.
+    #[command(after_long_help = concat!(examples!(
+        "forewarn check rules",
+        "forewarn check rules /etc/prometheus/rules/forewarn.rules.yml --config.file /etc/forewarn/config.yaml",
+        "forewarn check rules rules --output json",
+    ), "\n\n", paragraph!("JSON",
+        "{\"ok\": false, \"asked\": true, \"files\": [{\"file\": \"…\", \"alerts\": 17, \"records\": 3}],",
+        " \"problems\": [{\"file\": \"…\", \"line\": 7, \"group\": \"…\", \"rule\": \"…\", \"message\": \"…\"}], \"warnings\": […]}",
+        "`asked` is whether Prometheus ran the expressions. Line 0 stands for the whole file.",
+    )))]
+    Rules(RulesArgs),
     /// Open a model directory, verify it, and see whether it fits the config.
     #[command(after_long_help = concat!(examples!(
         "forewarn check model",
@@ -89,6 +114,18 @@ struct QueriesArgs {
     /// How far back to look.
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_duration)]
     range: Duration,
+    /// How the result is printed.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct RulesArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Rule files, or folders of them [default: rules, else /usr/share/forewarn/rules of the Debian package].
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     output: Output,
@@ -149,6 +186,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
             file_check(args.output, &args.file, web, |_| String::new())
         }
         CheckCommand::Queries(args) => queries(&args),
+        CheckCommand::Rules(args) => rules(args),
         CheckCommand::Model(args) => model(args),
         CheckCommand::Health(args) => health(args),
     }
@@ -282,21 +320,20 @@ impl Looked {
 
     fn table(&self) -> String {
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        let head = [
-            "query",
-            "series",
-            "targets",
-            "missing",
-            "first sample",
-            "last sample",
-            "last value",
-        ];
-        let mut lines = vec![head.map(String::from)];
-        lines.extend(self.rows.iter().map(|row| {
+        let mut table = Table::new(&[
+            "<query",
+            ">series",
+            ">targets",
+            ">missing",
+            ">first sample",
+            ">last sample",
+            ">last value",
+        ]);
+        for row in &self.rows {
             let value = row.last_value.as_ref().and_then(|value| value.parse().ok());
             let value =
                 value.map(|value| starter::with_unit(value, row.unit.unwrap_or(Unit::None)));
-            [
+            table.row([
                 row.signal.clone(),
                 row.series.to_string(),
                 row.targets.to_string(),
@@ -304,9 +341,9 @@ impl Looked {
                 text(&row.first_sample),
                 text(&row.last_sample),
                 text(&value),
-            ]
-        }));
-        aligned(&lines)
+            ]);
+        }
+        table.render(terminal::width())
     }
 
     /// Says what looks wrong; a failure when something is.
@@ -344,24 +381,6 @@ fn said_once(rows: &[Row]) -> Vec<String> {
         _ => format!("{}: {advice}", keys.join(", ")),
     });
     said.collect()
-}
-
-/// Columns that line up, the first to the left.
-pub fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let mut text = String::new();
-    for line in lines {
-        let cells = line.iter().enumerate().map(|(i, cell)| {
-            let width = width(i).unwrap_or_default();
-            match i {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            }
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 fn query_of<'a>(config: &'a Config, key: &str) -> &'a str {
@@ -480,6 +499,171 @@ fn rows(config: &Config, fetched: &Fetched, start: Timestamp) -> Vec<Row> {
         row(key.clone(), key, None, &|t| t.compared(i))
     });
     signals.chain(others).chain(compared).collect()
+}
+
+/// What is said of a rule file.
+#[derive(Serialize)]
+struct InFile<'a> {
+    file: &'a Path,
+    #[serde(flatten)]
+    remark: Remark,
+}
+
+impl fmt::Display for InFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, one) = (self.file.display(), &self.remark);
+        match one.line {
+            0 => write!(f, "{file}: {}", one.message),
+            line => write!(
+                f,
+                "{file}:{line}: {} in {}: {}",
+                one.rule, one.group, one.message
+            ),
+        }
+    }
+}
+
+fn rules(args: RulesArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let paths = rule_files(args.files)?;
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let mut files = Vec::new();
+    for file in &paths {
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}; name a rule file", file.display()))?;
+        match rules::parse(&text) {
+            Ok(rules) => files.push((file, rules)),
+            Err(message) => {
+                let remark = Remark {
+                    message,
+                    ..Remark::default()
+                };
+                problems.push(InFile { file, remark });
+            }
+        }
+    }
+    let all = || {
+        files
+            .iter()
+            .flat_map(|(file, rules)| rules.iter().map(|rule| (*file, rule)))
+    };
+    let recorded = all().filter(|(_, rule)| !rule.is_alert);
+    let recorded: BTreeSet<String> = recorded.map(|(_, rule)| rule.name.clone()).collect();
+    let exported = exported()?;
+    for (file, rule) in all() {
+        let said = rules::check(rule, &config, &exported, &recorded);
+        let in_file = |remark| InFile { file, remark };
+        problems.extend(said.problems.into_iter().map(in_file));
+        warnings.extend(said.warnings.into_iter().map(in_file));
+    }
+    let unasked = match refused(&config, all())? {
+        Ok(refused) => {
+            problems.extend(refused);
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    problems.sort_by(|a: &InFile, b| (a.file, a.remark.line).cmp(&(b.file, b.remark.line)));
+    let alerts = |rules: &[Rule]| rules.iter().filter(|rule| rule.is_alert).count();
+    if args.output == Output::Json {
+        let files = files.iter().map(|(file, rules)| {
+            let alerts = alerts(rules);
+            json!({"file": file, "alerts": alerts, "records": rules.len() - alerts})
+        });
+        print_json(&json!({
+            "ok": problems.is_empty(),
+            "asked": unasked.is_none(),
+            "files": files.collect::<Vec<_>>(),
+            "problems": problems,
+            "warnings": warnings,
+        }))?;
+    } else {
+        for (file, rules) in &files {
+            let alerts = alerts(rules);
+            let (word, style) = match problems.iter().any(|one| one.file == *file) {
+                true => ("has problems", WARNING),
+                false => ("ok", GOOD),
+            };
+            print(format!(
+                "{}: {style}{word}{style:#}, alerts {alerts}, recording rules {}",
+                file.display(),
+                rules.len() - alerts
+            ))?;
+        }
+        for warning in &warnings {
+            terminal::warn(warning);
+        }
+    }
+    if let Some(error) = unasked {
+        terminal::warn(format!("no expression was run: {error}"));
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    bail!("the rules have problems:\n  {}", lines.join("\n  "))
+}
+
+/// Those of the folders in their place.
+fn rule_files(named: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let named = match named.is_empty() {
+        false => named,
+        true => match RULES.iter().map(Path::new).find(|folder| folder.is_dir()) {
+            Some(folder) => vec![folder.to_path_buf()],
+            None => bail!(Usage(format!(
+                "neither {} is there: name the rule files",
+                RULES.join(" nor ")
+            ))),
+        },
+    };
+    let mut files = Vec::new();
+    for path in named {
+        if !path.is_dir() {
+            files.push(path);
+            continue;
+        }
+        let within = || format!("cannot read the folder {}", path.display());
+        let mut inside = Vec::new();
+        for entry in fs::read_dir(&path).with_context(within)? {
+            let file = entry.with_context(within)?.path();
+            if file
+                .extension()
+                .is_some_and(|end| end == "yml" || end == "yaml")
+            {
+                inside.push(file);
+            }
+        }
+        if inside.is_empty() {
+            bail!("{} holds no *.yml: name the rule files", path.display());
+        }
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+/// Rules whose expression Prometheus refuses to run; an error when it cannot be asked.
+fn refused<'a>(
+    config: &Config,
+    rules: impl Iterator<Item = (&'a PathBuf, &'a Rule)>,
+) -> anyhow::Result<Result<Vec<InFile<'a>>, QueryError>> {
+    let client = Client::new(&config.prometheus)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut refused = Vec::new();
+    for (file, rule) in rules.filter(|(_, rule)| promql::unclosed(&rule.expr).is_none()) {
+        let answer = runtime.block_on(client.instant(&rule.expr, now(), config.step));
+        match answer {
+            Ok(_) => {}
+            Err(error @ QueryError::BadQuery { .. }) => {
+                let remark = rule.remark(error.to_string());
+                refused.push(InFile { file, remark });
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(refused))
 }
 
 fn model(args: ModelArgs) -> anyhow::Result<()> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::check::{self, aligned};
+use super::check;
 use super::progress::Bars;
-use super::terminal::{print, print_json};
+use super::terminal::{self, print, print_json};
 use super::{Output, Usage, load_config, now};
 use crate::config::{Config, Environment, UpstreamConfig};
 use crate::learning;
@@ -20,6 +20,7 @@ use crate::presets;
 use crate::prometheus::Client;
 use crate::starter;
 use crate::survey::{self, Found, Survey};
+use crate::table::Table;
 use crate::time::{format_duration, parse_duration};
 use crate::training;
 
@@ -370,20 +371,21 @@ fn text_of(
         preset.label.join("/"),
         span,
     );
-    let mut lines = vec![["signal", "targets", "one of them now", ""].map(String::from)];
+    let why = |left_out: &Option<String>| {
+        let why = left_out.as_ref().map(|why| format!("left out: {why}"));
+        why.unwrap_or_default()
+    };
+    let mut table = Table::new(&["<signal", ">targets", ">one of them now", "<"]);
     for signal in &survey.signals {
         let now = signal
             .value
             .map_or("-".into(), |value| starter::with_unit(value, signal.unit));
         let targets = format!("{} of {}", signal.targets, found.targets);
-        lines.push([signal.name.into(), targets, now, String::new()]);
+        table.row([signal.name.into(), targets, now, why(&signal.left_out)]);
     }
-    text.push_str(&with_reasons(
-        &lines,
-        survey.signals.iter().map(|s| s.left_out.as_deref()),
-    ));
+    text.push_str(&table.render(terminal::width()));
     text.push('\n');
-    let mut lines = vec![["failure", "incidents", "targets", ""].map(String::from)];
+    let mut table = Table::new(&["<failure", ">incidents", ">targets", "<"]);
     for failure in &survey.failures {
         let number = |of: fn(&survey::Incidents) -> usize| {
             failure
@@ -391,16 +393,14 @@ fn text_of(
                 .as_ref()
                 .map_or("-".into(), |found| of(found).to_string())
         };
-        let (incidents, targets) = (
+        table.row([
+            failure.name.into(),
             number(|found| found.incidents),
             number(|found| found.targets),
-        );
-        lines.push([failure.name.into(), incidents, targets, String::new()]);
+            why(&failure.left_out),
+        ]);
     }
-    text.push_str(&with_reasons(
-        &lines,
-        survey.failures.iter().map(|f| f.left_out.as_deref()),
-    ));
+    text.push_str(&table.render(terminal::width()));
     for alerts in &survey.alerts {
         let names: Vec<&str> = alerts.names.iter().map(String::as_str).collect();
         text.push_str(&match alerts.incidents.incidents {
@@ -442,23 +442,6 @@ fn text_of(
         "\n{path} is written, and its {queries} queries were tried (forewarn check queries{file} shows what they return).\nnext: read it, then forewarn train{file}\n"
     ));
     text
-}
-
-/// A table whose last column says what is left out, and why.
-fn with_reasons<'a>(
-    lines: &[[String; 4]],
-    reasons: impl Iterator<Item = Option<&'a str>>,
-) -> String {
-    let reasons = std::iter::once(None).chain(reasons);
-    let table = aligned(lines);
-    table
-        .lines()
-        .zip(reasons)
-        .map(|(line, why)| match why {
-            None => format!("{line}\n"),
-            Some(why) => format!("{line}   left out: {why}\n"),
-        })
-        .collect()
 }
 
 #[cfg(test)]

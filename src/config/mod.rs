@@ -22,6 +22,7 @@ pub use error::{ConfigError, Problem};
 pub use http::{
     Auth, OAuth2Config, ProxyConfig, SecretSource, TlsConfig, TlsVersion, TransportConfig,
 };
+pub use reader::nearest;
 pub use web::{Seen, WebConfig};
 
 /// `config.yaml` as shipped: the documentation of every key, with working queries.

@@ -235,19 +235,8 @@ impl<'a> Section<'a> {
             if known.contains(&key.value) {
                 continue;
             }
-            let nearest = known
-                .iter()
-                .map(|name| {
-                    (
-                        edits(&key.value, name),
-                        name.len().abs_diff(key.value.len()),
-                        name,
-                    )
-                })
-                .min()
-                .filter(|(distance, _, name)| *distance <= 1 + name.len() / 4);
-            let hint = match nearest {
-                Some((_, _, name)) => format!("did you mean {name}?"),
+            let hint = match nearest(&key.value, known.iter().map(String::as_str)) {
+                Some(name) => format!("did you mean {name}?"),
                 None => format!("known here: {}", known.join(", ")),
             };
             let path = join(&self.path, &key.value);
@@ -396,6 +385,18 @@ impl<'a> Section<'a> {
             .map(|(name, _)| name.value.as_str())
             .collect()
     }
+}
+
+/// What was probably meant by a misspelt name.
+pub fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| {
+            let longer = name.len().abs_diff(written.len());
+            (edits(written, name), longer, name)
+        })
+        .min()
+        .filter(|(distance, _, name)| *distance <= 1 + name.len() / 4)
+        .map(|(_, _, name)| name)
 }
 
 fn line(node: &Spanned<impl Sized>) -> usize {
