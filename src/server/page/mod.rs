@@ -315,6 +315,7 @@ mod tests {
     use crate::assessment::{Assessment, Live, Reason, Risk};
     use crate::model::Score;
     use crate::scoreboard::Summary;
+    use crate::server::happenings::Kind;
     use crate::server::tests::app;
     use crate::types::{RiskLevel, Signal, TargetId, Unit};
 
@@ -457,6 +458,74 @@ mod tests {
         let gone = asked(&snapshot, "target=%3Cb%3E");
         assert!(gone.contains("<bdi>&lt;b&gt;</bdi> is not among the targets"));
         assert!(gone.contains("<tbody>"), "the others stand below");
+    }
+
+    #[test]
+    fn a_failing_target_says_what_saw_it_fail() {
+        let happening = |kind, name: &str, end| Happening {
+            kind,
+            name: Some(name.into()),
+            start: Timestamp(0),
+            end,
+            verdict: Some("missed"),
+            lead_seconds: None,
+            probability: None,
+        };
+        let alerts = [
+            happening(Kind::Alert, "Host<Down>", None),
+            happening(Kind::Alert, "Over", Some(Timestamp(1))),
+            Happening {
+                verdict: None,
+                ..happening(Kind::Alert, "HighFailureProbability", None)
+            },
+        ];
+        let of = |source: &str| {
+            let incident = happening(Kind::Incident, source, None);
+            [vec![incident], alerts.to_vec()].concat()
+        };
+        let past = happening(Kind::Incident, "query", Some(Timestamp(1)));
+        let app = app();
+        let serving = app.serving.load_full();
+        let snapshot = snapshot(vec![assessment("down", None)]);
+        let page = |queries: &[&str], happenings| {
+            let mut config = (*serving.config).clone();
+            config.failure.queries = queries.iter().map(ToString::to_string).collect();
+            render(&View {
+                serving: &Serving {
+                    config: Arc::new(config),
+                    ..(*serving).clone()
+                },
+                snapshot: Some(&snapshot),
+                card: Some(&card("history")),
+                shard: Shard::WHOLE,
+                misfit: None,
+                happenings: Some(Ok(happenings)),
+                started_at: Timestamp(0),
+                now: Timestamp(0),
+                ask: Ask::of("target=down"),
+            })
+        };
+        for (queries, happenings, expected) in [
+            (
+                &["up < 1 "][..],
+                of("query"),
+                ". The failure query says so: <code>up &lt; 1</code>. It gets",
+            ),
+            (
+                &["a", "b"],
+                of("query"),
+                ". One of the 2 failure queries says so. It gets",
+            ),
+            (
+                &["a"],
+                of("webhook"),
+                ". An alert says so; open now: Host&lt;Down&gt;. It gets",
+            ),
+            (&["a"], vec![past], "It is failing now. It gets"),
+        ] {
+            let page = page(queries, happenings);
+            assert!(page.contains(expected), "no {expected} in {page}");
+        }
     }
 
     #[test]

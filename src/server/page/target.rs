@@ -1,5 +1,6 @@
 //! One target: its course, why, what to do, its signals, what has happened to it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::ask::Show;
@@ -12,7 +13,7 @@ use crate::risk::with_unit;
 use crate::server::advice::Advice;
 use crate::server::happenings::{Happening, Kind};
 use crate::time::Timestamp;
-use crate::types::{Signal, TargetState};
+use crate::types::{Signal, Source, TargetState};
 use crate::window::Window;
 
 /// Reasons told.
@@ -64,10 +65,12 @@ pub fn page(out: &mut String, view: &View, assessment: &Assessment) {
             }
         }
         None if assessment.state == TargetState::Failing => {
+            let how = how_failing(view, snapshot, assessment);
+            let comma = if how.is_empty() { "" } else { ", " };
             let _ = write!(
                 out,
-                "It is failing now, {}. It gets no probability until it has recovered.",
-                how_failing(view, snapshot, assessment)
+                "It is failing now{comma}{how}. {}It gets no probability until it has recovered.",
+                seen_by(view)
             );
         }
         None => {
@@ -126,6 +129,36 @@ pub fn page(out: &mut String, view: &View, assessment: &Assessment) {
         }
     }
     out.push_str("</div>\n</article>\n");
+}
+
+/// What the failure that goes on is known from, as far as it is stored: of a query not which of several.
+fn seen_by(view: &View) -> String {
+    let open = || {
+        let all = view.happenings.iter().flatten().flatten();
+        all.filter(|happening| happening.end.is_none())
+    };
+    let Some(incident) = open().find(|one| one.kind == Kind::Incident) else {
+        return String::new();
+    };
+    if incident.name.as_deref() == Some(Source::Query.name()) {
+        return match view.serving.config.failure.queries.as_slice() {
+            [query] => format!(
+                "The failure query says so: <code>{}</code>. ",
+                escaped(query.trim())
+            ),
+            several => format!("One of the {} failure queries says so. ", several.len()),
+        };
+    }
+    // forewarn's own alerts have no verdict; they are no failures.
+    let alerts = open().filter(|one| one.kind == Kind::Alert && one.verdict.is_some());
+    let names: BTreeSet<&str> = alerts.filter_map(|one| one.name.as_deref()).collect();
+    match names.len() {
+        0 => "An alert says so. ".into(),
+        _ => {
+            let names: Vec<String> = names.iter().map(|name| escaped(&short(name))).collect();
+            format!("An alert says so; open now: {}. ", names.join(", "))
+        }
+    }
 }
 
 /// The probability at the last steps, with failures and alarms in that time.
