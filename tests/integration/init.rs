@@ -79,7 +79,7 @@ async fn a_config_is_written_with_the_section_of_another_and_no_secret_is_shown(
     for part in [
         "preset   node",
         "targets  1, of job node; label instance",
-        "   left out: its query returns nothing here",
+        "  left out: its query returns nothing here",
         "no incident in the last",
         "next: read it, then forewarn train",
     ] {
