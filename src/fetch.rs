@@ -2,7 +2,8 @@
 //! same for a month of training and for the newest step of a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 
@@ -99,6 +100,49 @@ pub enum Purpose {
     Evaluation,
 }
 
+/// When a server counts as one that hangs: as many queries in a row as are under way at once, two at least, were waited
+/// for in vain. What is left to ask then fails alike.
+struct Patience {
+    most: usize,
+    /// How long it takes until it is in vain.
+    wait: Duration,
+    /// Queries that were waited for in vain since the last word of the server, and why the last one failed.
+    waited: Mutex<(usize, Option<QueryError>)>,
+}
+
+impl Patience {
+    fn of(config: &Config) -> Self {
+        Self {
+            most: config.prometheus.concurrency.max(2),
+            wait: config.prometheus.timeout,
+            waited: Mutex::default(),
+        }
+    }
+
+    fn endless() -> Self {
+        Self {
+            most: usize::MAX,
+            wait: Duration::MAX,
+            waited: Mutex::default(),
+        }
+    }
+
+    fn note(&self, error: Option<&QueryError>, took: Duration) {
+        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(error) if error.is_silence() && took >= self.wait => {
+                *waited = (waited.0 + 1, Some(error.clone()));
+            }
+            _ => *waited = (0, None),
+        }
+    }
+
+    fn lost(&self) -> Option<QueryError> {
+        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+        waited.1.clone().filter(|_| waited.0 >= self.most)
+    }
+}
+
 struct Query {
     /// Where it stands in the config.
     key: String,
@@ -135,12 +179,22 @@ pub async fn fetch(
         queries: total,
         ..FetchReport::default()
     };
+    let patience = match purpose {
+        Purpose::Serving(_) | Purpose::Baseline(_) => Patience::of(config),
+        Purpose::Evaluation => Patience::endless(),
+    };
+    let patience = &patience;
     let mut answers = stream::iter(queries)
         .map(|query| async move {
+            if let Some(error) = patience.lost() {
+                return (query, Err(error));
+            }
+            let began = Instant::now();
             let answer = match start == end {
                 true => client.instant(&query.text, end, step).await,
                 false => client.range(&query.text, start, end, step).await,
             };
+            patience.note(answer.as_ref().err(), began.elapsed());
             (query, answer)
         })
         .buffered(config.prometheus.concurrency.max(1));

@@ -254,17 +254,8 @@ impl Runner {
     pub async fn cycle(&mut self, t: Timestamp) {
         let app = self.app.clone();
         let step = self.config.step;
-        if self
-            .rules_asked
-            .is_none_or(|asked| asked.elapsed() >= RULES_EVERY)
-        {
-            match own_alerts(&self.client).await {
-                Ok(own) => {
-                    app.own_alerts.store(Arc::new(own));
-                    self.rules_asked = Some(Instant::now());
-                }
-                Err(error) => debug!("cannot read the alerting rules of Prometheus: {error}"),
-            }
+        if self.rules_asked.is_none() {
+            self.ask_rules().await;
         }
 
         let oldest = t.minus(self.fleet.backfill()).floor(step);
@@ -280,6 +271,10 @@ impl Runner {
             self.publish(t, false, stale);
             return;
         };
+        let are_old = |asked: Instant| asked.elapsed() >= RULES_EVERY;
+        if self.rules_asked.is_some_and(are_old) {
+            self.ask_rules().await;
+        }
         if !self.recalled {
             self.recall(t, &report).await;
         }
@@ -305,6 +300,17 @@ impl Runner {
         self.is_live = true;
         phase(&app, "publish", began);
         app.metrics.cycle_succeeded(t);
+    }
+
+    /// Which alerts are our own, which the queries leave out.
+    async fn ask_rules(&mut self) {
+        match own_alerts(&self.client).await {
+            Ok(own) => {
+                self.app.own_alerts.store(Arc::new(own));
+                self.rules_asked = Some(Instant::now());
+            }
+            Err(error) => debug!("cannot read the alerting rules of Prometheus: {error}"),
+        }
     }
 
     /// Fetches the grid points `start..=t` and feeds them to the fleet, a stretch at a time: a backfill of many targets
@@ -421,6 +427,9 @@ impl Runner {
                 .await;
             let fails_anyway = |key: &String| steps.failed.iter().any(|(failed, _)| failed == key);
             self.recalled &= report.failed.iter().all(|(key, _)| fails_anyway(key));
+            if !report.answered() {
+                return;
+            }
             tokio::task::block_in_place(|| self.fleet.recall(&history));
             from = until.plus(step);
         }

@@ -76,6 +76,11 @@ impl QueryError {
         }
     }
 
+    /// Whether the server said nothing.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
+    }
+
     /// What the server or the network said.
     pub(super) fn said(&mut self) -> Option<&mut String> {
         match self {

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -33,8 +33,8 @@ use forewarn::webhook::OwnAlerts;
 
 use super::fleet::{MINUTES, ORIGIN, bundle, config, history};
 use super::upstream::{
-    AHEAD, BEHIND, DOWN, DUPLICATES, FAILURE_QUERY_REFUSED, FLAPPING, FLOOD, GOOD,
-    MEMORY_QUERY_REFUSED, PARTIAL, Prometheus, RELABELED,
+    AHEAD, BEHIND, DOWN, DUPLICATES, FAILURE_QUERY_REFUSED, FLAPPING, FLOOD, GOOD, HANGING,
+    MEMORY_QUERY_HANGING, MEMORY_QUERY_REFUSED, PARTIAL, Prometheus, RELABELED,
 };
 
 static NOW: AtomicI64 = AtomicI64::new(ORIGIN.0);
@@ -65,7 +65,7 @@ impl World {
         config.state.path = state.path().into();
         // Only training and backtests may ask for it.
         config.compare = [("rule".into(), COMPARED.into())].into();
-        config.prometheus.timeout = Duration::from_secs(5);
+        config.prometheus.timeout = config.prometheus.timeout.min(Duration::from_secs(5));
         let config = Arc::new(config);
         let prometheus = Prometheus::new(&config, history());
         prometheus.mount(&server).await;
@@ -316,6 +316,43 @@ async fn an_outage_of_prometheus_makes_targets_stale_and_ends_by_itself() {
     world.mode(GOOD);
     world.runner.cycle(minute(3002)).await;
     assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prometheus_that_hangs_is_given_up_after_the_first_queries() {
+    let mut config = config();
+    let timeout = Duration::from_secs(2);
+    (config.prometheus.timeout, config.prometheus.concurrency) = (timeout, 2);
+    let mut world = World::with(config).await;
+    world.runner.cycle(minute(3000)).await;
+    world.mode(HANGING);
+    let began = Instant::now();
+    world.runner.cycle(minute(3001)).await;
+    let took = began.elapsed();
+    // Eight queries, two at once: four times twice the timeout if each is waited for.
+    assert!(took < 3 * timeout, "{took:?}");
+    assert_eq!(
+        world.states(),
+        HashMap::from([(TargetState::Stale, history().targets().len())])
+    );
+    let metrics = world.metrics();
+    assert!(metrics.contains("forewarn_prometheus_up 0"));
+    assert!(metrics.contains("forewarn_queries_total{result=\"timeout\"} 2"));
+    world.mode(GOOD);
+    world.runner.cycle(minute(3002)).await;
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_hangs_alone_takes_no_other_with_it() {
+    let mut config = config();
+    config.prometheus.timeout = Duration::from_secs(1);
+    let mut world = World::with(config).await;
+    world.mode(MEMORY_QUERY_HANGING);
+    world.runner.cycle(minute(3000)).await;
+    assert!(world.states()[&TargetState::Ok] > 6, "{:?}", world.states());
+    let metrics = world.metrics();
+    assert!(metrics.contains("forewarn_queries_total{result=\"timeout\"} 3"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

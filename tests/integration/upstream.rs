@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use wiremock::matchers::{method, path};
@@ -25,6 +26,9 @@ pub const RELABELED: u8 = 8;
 pub const FLOOD: u8 = 9;
 /// Some of what was asked for is missing, as Thanos says it.
 pub const PARTIAL: u8 = 10;
+/// It takes connections and never answers.
+pub const HANGING: u8 = 11;
+pub const MEMORY_QUERY_HANGING: u8 = 12;
 
 /// Answers queries from a recorded history.
 #[derive(Clone)]
@@ -75,6 +79,9 @@ impl Respond for Prometheus {
             return ResponseTemplate::new(503).set_body_string("Service Unavailable");
         }
         drop(requests);
+        if mode == HANGING || (mode == MEMORY_QUERY_HANGING && signal == Some(1)) {
+            return ResponseTemplate::new(200).set_delay(Duration::from_secs(3600));
+        }
         let is_failure = self.config.failure.queries.contains(query);
         if (mode == MEMORY_QUERY_REFUSED && signal == Some(1))
             || (mode == FAILURE_QUERY_REFUSED && is_failure)
