@@ -14,7 +14,7 @@ use crate::action;
 use crate::assessment::{self, Assessment, Snapshot};
 use crate::bundle::Bundle;
 use crate::config::Config;
-use crate::course::Course;
+use crate::course;
 use crate::cycle::{Fleet, LeftOut, Settings};
 use crate::fetch::{self, FetchReport, Fetched, Purpose};
 use crate::learning;
@@ -60,8 +60,6 @@ pub struct Runner {
     recorded: HashMap<TargetId, IncidentRecord, RandomState>,
     /// What could not be stored yet.
     unwritten: (Vec<IncidentRecord>, Vec<AlarmRecord>),
-    /// Of the targets published last.
-    courses: HashMap<TargetId, Course, RandomState>,
     /// First grid point after a time that no cycle saw: what fails there may have begun before.
     seen_from: Timestamp,
     /// Grid point of the last cycle, whether or not Prometheus answered.
@@ -165,7 +163,6 @@ impl Runner {
             acted: Vec::new(),
             recorded,
             unwritten: Default::default(),
-            courses: HashMap::default(),
             seen_from: Timestamp(0),
             attempted: None,
             is_live: false,
@@ -596,14 +593,18 @@ impl Runner {
     }
 
     fn publish(&mut self, t: Timestamp, prometheus_up: bool, mut assessments: Vec<Assessment>) {
-        let mut before = std::mem::take(&mut self.courses);
+        let last = self.app.serving.load_full();
+        // Both are ordered by target.
+        let mut before = last.snapshot.iter().flat_map(|s| &s.assessments).peekable();
+        let kept = course::kept(assessments.len());
         for assessment in &mut assessments {
-            let target = &assessment.target;
-            let course = before.remove(target).unwrap_or_default();
+            while before.next_if(|b| b.target < assessment.target).is_some() {}
+            if let Some(same) = before.next_if(|b| b.target == assessment.target) {
+                assessment.course = same.course.clone();
+            }
             let probability = assessment.risk.as_ref().map(|risk| risk.probability);
-            course.push(t, self.config.step, probability);
-            assessment.course = course.clone();
-            self.courses.insert(target.clone(), course);
+            let step = self.config.step;
+            assessment.course.push(t, step, probability, kept);
         }
         let snapshot = Snapshot {
             at: t,

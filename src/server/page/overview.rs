@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::ask::{Ask, Show, Sort};
 use super::parts::{
     bars, came_true, change, chip, count, grouped, horizon_of, lead, link, percent, rough, short,
-    sparkline, steps_back, time,
+    sparkline, steps_back, steps_kept, time,
 };
 use super::{View, quality, within};
 use crate::assessment::{Assessment, Risk, Snapshot};
@@ -419,7 +419,7 @@ fn table(out: &mut String, view: &View, snapshot: &Snapshot, rows: &[&Assessment
             escaped(&link.href()),
         );
         if sort == Sort::Risk {
-            let span = view.serving.config.step * (crate::course::STEPS as u32);
+            let span = view.serving.config.step * (steps_kept(view) as u32);
             let _ = write!(
                 out,
                 "<th scope=\"col\" class=\"past\">Last {}</th>",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::View;
 use crate::assessment::{Assessment, Reason};
-use crate::course::STEPS;
+use crate::course::{self, STEPS};
 use crate::metrics::ModelCard;
 use crate::report::escaped;
 use crate::scoreboard::Reliability;
@@ -17,7 +17,7 @@ const SHOWN: usize = 80;
 /// Longer ones make no link: servers and proxies refuse long addresses.
 const LINKED: usize = 8 * 1024;
 /// Points of a sparkline.
-const POINTS: usize = 90;
+const POINTS: usize = course::FEWEST;
 /// Scores of a bin from which its share is told.
 const MIN_SCORES: u64 = 30;
 
@@ -125,7 +125,7 @@ pub fn sparkline(assessment: &Assessment, view: &View, (width, height): (usize, 
     if said.iter().all(Option::is_none) {
         return String::new();
     }
-    let per_point = STEPS / POINTS;
+    let per_point = steps_kept(view) / POINTS;
     let x = |place: usize| (place * width) as f64 / (POINTS - 1) as f64;
     let y = |p: f64| 1.0 + (1.0 - p) * (height as f64 - 2.0);
     let chunks: Vec<Option<f64>> = said
@@ -171,6 +171,14 @@ pub fn sparkline(assessment: &Assessment, view: &View, (width, height): (usize, 
         percent(low),
         percent(high),
         rough(span),
+    )
+}
+
+/// Steps that are kept of each target.
+pub fn steps_kept(view: &View) -> usize {
+    course::kept(
+        view.snapshot
+            .map_or(0, |snapshot| snapshot.assessments.len()),
     )
 }
 
