@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 seconds=${1:-60}
 shift || true
-all=(config query rules webhook predict batch model xgboost rows times)
+all=(config web query rules webhook action predict batch model xgboost rows times)
 targets=("${@:-${all[@]}}")
 
 # The recorded inputs that a search starts from, beside the target's own corpus.

@@ -2,6 +2,8 @@
 //! The fuzz targets call them with bytes that they make up, `tests/integration/fuzzed.rs` with recorded ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,10 +15,13 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
+use forewarn::action;
 use forewarn::assessment::Snapshot;
 use forewarn::bundle::{Bundle, Manifest};
 use forewarn::commands::predict::Rows;
-use forewarn::config::{Config, Environment, SHIPPED};
+use forewarn::config::{
+    Auth, Config, ConfigError, Environment, SHIPPED, SecretSource, UpstreamConfig, WebConfig,
+};
 use forewarn::cycle::{Fleet, Settings};
 use forewarn::drift::{Recent, Reference};
 use forewarn::features::Catalogue;
@@ -76,20 +81,92 @@ pub fn config(data: &[u8]) {
                 plan.catalogue.len(),
                 "two features of one name"
             );
+            check_secrets(&config.prometheus, text, &format!("{config:?}"));
         }
-        Err(error) => {
-            assert!(!error.problems.is_empty());
-            for problem in &error.problems {
-                assert!(
-                    problem.line <= text.split(['\n', '\r']).count(),
-                    "{problem:?}"
-                );
-                assert!(!problem.message.is_empty());
-            }
-            assert!(error.to_string().starts_with("fuzzed.yaml"));
-        }
+        Err(error) => check_problems(error, "fuzzed.yaml", text),
     }
     assert_eq!(read(text), parsed);
+}
+
+/// Each problem has its place and says something.
+fn check_problems(error: &ConfigError, name: &str, text: &str) {
+    assert!(!error.problems.is_empty());
+    for problem in &error.problems {
+        assert!(
+            problem.line <= text.split(['\n', '\r']).count(),
+            "{problem:?}"
+        );
+        assert!(!problem.message.is_empty());
+    }
+    assert!(error.to_string().starts_with(name));
+}
+
+/// What stands there as a secret, and nowhere else, is not shown. Of secrets that say they are some: `1` or `true` may
+/// be shown as something else.
+fn check_secrets(upstream: &UpstreamConfig, text: &str, shown: &str) {
+    let auth = match &upstream.auth {
+        Some(Auth::Basic { password, .. }) => Some(password),
+        Some(Auth::Authorization { credentials, .. }) => Some(credentials),
+        Some(Auth::OAuth2(oauth2)) => Some(&oauth2.client_secret),
+        None => None,
+    };
+    for source in auth
+        .into_iter()
+        .chain(upstream.http_headers.values().flatten())
+    {
+        let SecretSource::Inline(secret) = source else {
+            continue;
+        };
+        let secret = secret.expose();
+        if secret.contains("planted") && text.matches(secret).count() == 1 {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}
+
+/// The file of `--web.config.file`, beside a certificate, its key and a file of tokens: read twice the same; what is
+/// accepted closes what it says it closes; no message shows what stands in another file.
+pub fn web(data: &[u8]) {
+    const CERTIFICATE: &str = include_str!("web/cert.pem");
+    const KEY: &str = include_str!("web/key.pem");
+    let read = |path: &Path| match path.to_str() {
+        Some("web.yml") => Ok(data.to_vec()),
+        Some("cert.pem") => Ok(CERTIFICATE.into()),
+        Some("key.pem") => Ok(KEY.into()),
+        Some("tokens") => Ok(b"first-token\n\n second-token \n".to_vec()),
+        _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+    };
+    let env = Environment::from_iter([("NAME", "value"), ("NUMBER", "7")]);
+    let (loaded, seen) = WebConfig::load_by(&read, Path::new("web.yml"), &env);
+    let (again, seen_again) = WebConfig::load_by(&read, Path::new("web.yml"), &env);
+    assert_eq!(seen, seen_again);
+    match (&loaded, &again) {
+        (Ok(config), Ok(again)) => {
+            assert!(config.tls.is_some() || !config.client_certificates);
+            assert!(!config.open_read || !config.users.is_empty());
+            assert!(config.users.keys().all(|user| !user.contains(':')));
+            let hashes = config.users.values().map(|hash| hash.expose());
+            assert!(hashes.into_iter().all(|hash| hash.len() == 60));
+            let tokens = || config.write_credentials.iter().map(|token| token.expose());
+            assert!(tokens().all(|token| !token.trim().is_empty()));
+            assert!(config.headers.len() <= 5);
+            assert_eq!(
+                (&config.users, &config.write_credentials, &config.headers),
+                (&again.users, &again.write_credentials, &again.headers)
+            );
+            assert_eq!(config.tls.is_some(), again.tls.is_some());
+        }
+        (Err(error), Err(again)) => {
+            assert_eq!(error, again);
+            check_problems(error, "web.yml", &lossy(data));
+            let (told, written) = (error.to_string(), lossy(data));
+            let secret = KEY.lines().filter(|line| !line.starts_with("-----"));
+            for line in secret.chain(["first-token", "second-token"]) {
+                assert!(!told.contains(line) || written.contains(line), "{told}");
+            }
+        }
+        _ => panic!("refused once and accepted once"),
+    }
 }
 
 // ------------------------------------------------------------------ Prometheus
@@ -209,6 +286,35 @@ pub fn webhook(data: &[u8]) {
             .iter()
             .all(|(target, _)| target.as_str() == TARGET)
     );
+}
+
+/// A body of `/webhook/action`: what is taken is within bounds and not of the future, and is the same when it is told
+/// again.
+pub fn action(data: &[u8]) {
+    let read = action::parse(data, NOW, demo());
+    assert_eq!(action::parse(data, NOW, demo()), read);
+    let action = match read {
+        Ok(action) => action,
+        Err(problem) => return assert!(!problem.is_empty()),
+    };
+    assert!((0..=NOW.0).contains(&action.at.0));
+    for (text, max) in [
+        (action.target.as_str(), action::MAX_TARGET),
+        (&action.id, action::MAX_ID),
+        (&action.comment, action::MAX_COMMENT),
+    ] {
+        assert!(text.chars().count() <= max);
+    }
+    assert!(!action.target.as_str().is_empty() && !action.id.is_empty());
+    let again = json!({
+        "target": action.target.as_str(),
+        "time": action.at.to_string(),
+        "id": action.id,
+        "comment": action.comment,
+    });
+    // Later: what was told stays where it was.
+    let again = action::parse(again.to_string().as_bytes(), NOW.plus(MINUTE), demo());
+    assert_eq!(again, Ok(action));
 }
 
 fn delivered(alert: &ReceivedAlert) -> Value {

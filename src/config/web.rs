@@ -46,7 +46,17 @@ pub struct WebConfig {
 impl WebConfig {
     /// Reads the file and all files that it names, and tells what it has seen in them.
     pub fn load(path: &Path, env: &Environment) -> (Result<Self, ConfigError>, Seen) {
+        Self::load_by(&|path| fs::read(path), path, env)
+    }
+
+    /// The same, with files that `read` gives.
+    pub fn load_by(
+        read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+        path: &Path,
+        env: &Environment,
+    ) -> (Result<Self, ConfigError>, Seen) {
         let files = Files {
+            read,
             folder: path.parent().unwrap_or(Path::new("")).to_owned(),
             seen: RefCell::default(),
         };
@@ -210,7 +220,8 @@ fn write_credentials(s: &Section, files: &Files) -> Vec<Secret> {
 }
 
 /// Reads files, and remembers what was in them.
-struct Files {
+struct Files<'a> {
+    read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
     /// Of the web config: paths in it start there.
     folder: PathBuf,
     seen: RefCell<BTreeMap<PathBuf, Fingerprint>>,
@@ -219,7 +230,7 @@ struct Files {
 /// Of a file's content; `None` when it cannot be read.
 type Fingerprint = Option<[u8; 32]>;
 
-impl Files {
+impl Files<'_> {
     /// The content of the file that a value names.
     fn bytes(&self, value: &Value) -> Result<Vec<u8>, String> {
         let path = self.folder.join(check::path(value)?);
@@ -232,7 +243,7 @@ impl Files {
     }
 
     fn remembered(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let content = fs::read(path);
+        let content = (self.read)(path);
         let seen = content.as_deref().ok().map(fingerprint);
         self.seen.borrow_mut().insert(path.to_owned(), seen);
         content

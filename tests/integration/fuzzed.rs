@@ -96,6 +96,8 @@ targets! {
     query 2000 ["tests/fixtures/prometheus"];
     rules 5000 ["tests/fixtures/prometheus/prom2.42/rules.json", "tests/fixtures/prometheus/prom3.5/rules.json", "tests/fixtures/prometheus/vm1.79/rules.json"];
     webhook 3000 ["tests/fixtures/alertmanager"];
+    web 1000 [];
+    action 10000 [];
     predict 1000 [];
     batch 1000 [];
     xgboost 2000 ["tests/fixtures/xgboost"];
