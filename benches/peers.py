@@ -103,13 +103,14 @@ def main():
     parser.add_argument("--min-child-weight", type=float, default=15)
     parser.add_argument("--min-samples-leaf", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--levels", action="store_true", help="let the peers see the levels, which forewarn's ensemble does not")
     parser.add_argument("--output", help="write the figures as JSON to this file")
     parser.add_argument("--judge", action="store_true", help=f"exit with 1 where forewarn is clearly more than {MARGIN} below")
     args = parser.parse_args()
 
     table = pyarrow.parquet.read_table(args.dataset)
     facts = json.loads(table.schema.metadata[b"forewarn"])
-    names = [feature["name"] for feature in facts["features"]]
+    names = [feature["name"] for feature in facts["features"] if args.levels or feature["name"] not in facts["levels"]]
     matrix = numpy.column_stack([table[name].to_numpy() for name in names]).astype(numpy.float32)
     label, weight = table["label"].to_numpy(), table["weight"].to_numpy()
     slices = numpy.array(table["slice"].to_pylist())

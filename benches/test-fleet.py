@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The table of benches/test-fleet.sh: claims, what was measured, and what the oracle reaches.
 
-usage: test-fleet.py REPORT.json   (of `forewarn backtest --output json`)
+usage: test-fleet.py REPORT.json [FOR=REPORT.json...]   (of `forewarn backtest --output json`, with other `alerting.for`)
 """
 
 import json
@@ -25,7 +25,7 @@ def f1(precision, recall):
     return 2 * precision * recall / (precision + recall)
 
 
-def main(path):
+def main(path, *others):
     with open(path) as file:
         report = json.load(file)
     oracle = report["oracle"]
@@ -114,10 +114,22 @@ def main(path):
         cells = [f"{n}/{one['incidents']}" for n in (one["foreseen"], oracle["at_threshold"]["foreseen_by_failure_mode"][mode])]
         print(f"{mode:<44}{cells[0]:>9}{cells[1]:>9}{'-' if lead is None else f'{lead / 60:.0f}m':>9}")
 
+    if others:
+        print(f"\n{'at a precision of 0.89, by alerting.for':<44}{'recall':>9}{'oracle':>9}{'lead p50':>9}{'oracle':>9}")
+    for other in others:
+        waits, path = other.split("=", 1)
+        with open(path) as file:
+            other = json.load(file)
+        points = [one["at_precision_089"] for one in (other, other["oracle"])]
+        recalls = [show(recall(point, foreseeable)) for point in points]
+        leads = [point["lead_time_seconds"]["p50"] for point in points]
+        leads = ["-" if lead is None else f"{lead / 60:.0f}m" for lead in leads]
+        print(f"{waits:<44}{recalls[0]:>9}{recalls[1]:>9}{leads[0]:>9}{leads[1]:>9}")
+
     print(f"\nreached: {sum(verdicts)} of {len(verdicts)}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])

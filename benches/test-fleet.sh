@@ -112,9 +112,20 @@ backfill test $((port + 1)) "$work/test.om" "$work/oracle.om"
   printf '\ncompare:\n  oracle: fleet_oracle_probability\n'
 } >"$keep/config.yaml"
 grep -q fleet_oracle_failure "$keep/config.yaml" || { echo "deploy/demo/config.yaml has another failure query than expected" >&2; exit 1; }
-FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$((port + 1)) "$forewarn" backtest --config.file "$keep/config.yaml" \
-  --model "$model" --start "$test_start" --end "$end" --output json >"$keep/report.json"
+# backtest CONFIG REPORT
+backtest() {
+  FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$((port + 1)) "$forewarn" backtest --config.file "$1" \
+    --model "$model" --start "$test_start" --end "$end" --output json >"$2"
+}
+backtest "$keep/config.yaml" "$keep/report.json"
+others=()
+for waits in 0s 1m 3m 5m; do
+  sed "s/^  for: 5m$/  for: $waits/" "$keep/config.yaml" >"$keep/$waits.yaml"
+  grep -q "^  for: $waits$" "$keep/$waits.yaml"
+  backtest "$keep/$waits.yaml" "$keep/$waits.json"
+  others+=("$waits=$keep/$waits.json")
+done
 
 echo
 echo "model of ${model}; test fleet: seed $test_seed, $targets targets, $days days, unseen mode: $unseen_mode"
-python3 benches/test-fleet.py "$keep/report.json"
+python3 benches/test-fleet.py "$keep/report.json" "${others[@]}"

@@ -213,6 +213,8 @@ class Proxy:
 class World:
     def __init__(self, arguments):
         self.arguments = arguments
+        # What some three million rows are, which training can hold beside the rest.
+        self.days = min(arguments.days, max(2, 2000 // arguments.targets))
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="forewarn-endure."))
         self.processes = []
         self.problems = []
@@ -246,8 +248,8 @@ class World:
         step, targets = self.arguments.step, self.arguments.targets
         speed = 60 // step
         run = lambda *command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=open(self.work / "setup.log", "ab"))
-        self.say(f"history of {targets} targets, {self.arguments.days} simulated days")
-        run(FOREWARN, "simulate", "history", "--targets", str(targets), "--days", str(self.arguments.days), "--seed", "3", "--speed", str(speed),
+        self.say(f"history of {targets} targets, {self.days} simulated days")
+        run(FOREWARN, "simulate", "history", "--targets", str(targets), "--days", str(self.days), "--seed", "3", "--speed", str(speed),
             "--fleet", str(self.work / "fleet.json"), "--output", str(self.work / "history.om"))
         run("promtool", "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=720h", str(self.work / "history.om"), str(self.work / "prometheus"))
         (self.work / "history.om").unlink()
@@ -265,21 +267,23 @@ class World:
         self.config = self.work / "config.yaml"
         self.proxy = Proxy(f"127.0.0.1:{prometheus}")
         self.environment = {"FOREWARN_PROMETHEUS_URL": f"http://127.0.0.1:{self.proxy.port}", "MODEL_PATH": str(self.work / "models"), "DATA_PATH": str(self.work / "state")}
+        # As the systemd unit has it: with an arena for each thread, what reloads leave behind in each takes an hour to settle.
+        self.malloc = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
         self.say("training")
         for seed in (1, 2):
             config_of = self.work / f"train-{seed}.yaml"
             config_of.write_text(config.replace("train:\n", f"train:\n  seed: {seed}\n"))
-            subprocess.run([FOREWARN, "train", "--config.file", str(config_of), "--start", scaled(f"{self.arguments.days}d", step), "--force"], check=True,
+            subprocess.run([FOREWARN, "train", "--config.file", str(config_of), "--start", scaled(f"{self.days}d", step), "--force"], check=True,
                            stdout=subprocess.DEVNULL, stderr=open(self.work / "train.log", "ab"), env=os.environ | self.environment)
         self.models = [p.name for p in (self.work / "models").iterdir() if (p / "manifest.json").exists()]
-        # Trains in the background four times, on some two million rows at most.
-        days = min(self.arguments.days, max(2, 2000 // self.arguments.targets))
+        # Trains in the background four times.
         config = config.replace("train:\n", f"train:\n  schedule: {max(1, round(15 * self.arguments.minutes))}s\n")
-        config = re.sub(r"range: \d+s", f"range: {days * 24 * 60 * step}s", config)
+        config = re.sub(r"range: \d+s", f"range: {self.days * 24 * 60 * step}s", config)
         self.config.write_text(config.replace("url: ${FOREWARN_PROMETHEUS_URL}", f"url: ${{FOREWARN_PROMETHEUS_URL}}\n  timeout: {2 * step}s"))
         self.url = f"127.0.0.1:{self.port}"
         self.forewarn = self.start("forewarn", f"http://{self.url}/-/ready",
-                                   [FOREWARN, "serve", "--config.file", str(self.config), "--web.listen-address", self.url, "--web.enable-lifecycle"], self.environment)
+                                   [FOREWARN, "serve", "--config.file", str(self.config), "--web.listen-address", self.url, "--web.enable-lifecycle"],
+                                   self.environment | self.malloc)
 
     # What clients do.
 
@@ -505,7 +509,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--targets", type=int, default=20)
-    parser.add_argument("--days", type=int, default=14, help="simulated days of history to train on")
+    parser.add_argument("--days", type=int, default=14, help="simulated days of history to train on, fewer when that is more than some three million rows")
     parser.add_argument("--step", type=int, default=1, help="seconds of a cycle")
     parser.add_argument("--chaos", action="store_true")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the faults")

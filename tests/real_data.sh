@@ -58,7 +58,7 @@ for kind in $signals; do
     from=$("$python" -c 'import json, sys; print(int(json.load(open(sys.argv[1]))["start"]))' "$run.train.json")
     "$forewarn" backtest --config.file "$run.yaml" --model "$run" --start "$from" --end "$end" --allow-overlap --output json >"$run.backtest.json"
     "$forewarn" dataset export "${range[@]}" --model "$run" --output "$run.parquet"
-    "$python" benches/peers.py "$run.parquet" --max-rows 40000 --min-child-weight 1 --min-samples-leaf 1 --output "$run.peers.json" >&2
+    "$python" benches/peers.py "$run.parquet" --levels --max-rows 40000 --min-child-weight 1 --min-samples-leaf 1 --output "$run.peers.json" >&2
     rm "$run.parquet"
   done
 done

@@ -83,6 +83,8 @@ fn export(args: &ExportArgs) -> anyhow::Result<()> {
     tell(&learning::label_report(&report));
 
     let dataset = Dataset::new(&replay, &plan)?;
+    let names = plan.catalogue.names();
+    let levels = plan.catalogue.level_columns().into_iter();
     let metadata = json!({
         "forewarn_version": env!("CARGO_PKG_VERSION"),
         "start": report.start,
@@ -91,11 +93,11 @@ fn export(args: &ExportArgs) -> anyhow::Result<()> {
         "horizon_seconds": config.horizon.as_secs_f64(),
         "base_rate": report.base_rate,
         "features": plan.catalogue.specs(),
+        "levels": levels.map(|column| names[column].as_str()).collect::<Vec<_>>(),
         "label": learning::label_definition(&config),
         "labels": report,
         "model_id": model.as_ref().map(|model| &model.manifest.id),
     });
-    let names = plan.catalogue.names();
     dataset::write(
         &args.output,
         &dataset,
