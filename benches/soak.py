@@ -81,9 +81,7 @@ def main():
         environment = {**os.environ, "PORT": str(UPSTREAM), "TARGETS": str(options.targets)}
         upstream = subprocess.Popen([binary("examples/upstream")], env=environment)
         until_open(UPSTREAM, upstream)
-        # As deploy/systemd/forewarn.service has it.
-        malloc = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-        server = subprocess.Popen([binary("forewarn"), "serve", "--config.file", str(work / "config.yaml"), "--log.level", "warn"], env={**os.environ, **malloc})
+        server = subprocess.Popen([binary("forewarn"), "serve", "--config.file", str(work / "config.yaml"), "--log.level", "warn"])
         try:
             problems = soak(server, options)
         finally:

@@ -165,6 +165,7 @@ API_PORT=$port MODEL_PATH=$work/state/models DATA_PATH=$work/state/data "${nobod
 pids+=($!)
 check "the package's binary, config and model serve as another user" soon env API_PORT="$port" "$root/usr/bin/forewarn" check health
 check "and predict" soon predicts "$port"
+check "and keep glibc to two heaps" grep -qz '^MALLOC_ARENA_MAX=2$' "/proc/${pids[-1]}/environ"
 
 if [ "$static" -eq 1 ]; then . tests/deploy/static.sh; fi
 if [ "$installed" -eq 1 ]; then . tests/deploy/installed.sh; fi

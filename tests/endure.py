@@ -267,8 +267,6 @@ class World:
         self.config = self.work / "config.yaml"
         self.proxy = Proxy(f"127.0.0.1:{prometheus}")
         self.environment = {"FOREWARN_PROMETHEUS_URL": f"http://127.0.0.1:{self.proxy.port}", "MODEL_PATH": str(self.work / "models"), "DATA_PATH": str(self.work / "state")}
-        # As the systemd unit has it: with an arena for each thread, what reloads leave behind in each takes an hour to settle.
-        self.malloc = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
         self.say("training")
         for seed in (1, 2):
             config_of = self.work / f"train-{seed}.yaml"
@@ -282,8 +280,7 @@ class World:
         self.config.write_text(config.replace("url: ${FOREWARN_PROMETHEUS_URL}", f"url: ${{FOREWARN_PROMETHEUS_URL}}\n  timeout: {2 * step}s"))
         self.url = f"127.0.0.1:{self.port}"
         self.forewarn = self.start("forewarn", f"http://{self.url}/-/ready",
-                                   [FOREWARN, "serve", "--config.file", str(self.config), "--web.listen-address", self.url, "--web.enable-lifecycle"],
-                                   self.environment | self.malloc)
+                                   [FOREWARN, "serve", "--config.file", str(self.config), "--web.listen-address", self.url, "--web.enable-lifecycle"], self.environment)
 
     # What clients do.
 

@@ -15,6 +15,8 @@ macro_rules! examples {
 mod backtest;
 mod check;
 mod dataset;
+#[cfg(target_env = "gnu")]
+mod heaps;
 mod history;
 mod init;
 mod logging;
