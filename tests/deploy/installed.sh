@@ -3,9 +3,10 @@ need debootstrap=debootstrap ip=iproute2
 debian=$PWD/target/debian-root
 if [ ! -e "$debian/ready" ]; then
   rm -rf "$debian"
-  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+  # One of the two kinds of files is there.
+  mirror=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } |
     sed -nE 's,^URIs: *(\S*/debian)/?\s*$,\1,p; s,^deb(\s+\[[^]]*\])?\s+(\S*/debian)/?\s.*,\2,p' | head -n 1)
-  check "debootstrap" debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,adduser,ca-certificates,curl,prometheus \
+  check "debootstrap" debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,adduser,procps,ca-certificates,curl,prometheus \
     "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$debian" "$mirror"
   touch "$debian/ready"
 fi
