@@ -99,6 +99,33 @@ impl History {
         }
     }
 
+    /// Without what lies before the first grid point at which anything was seen: a server that keeps less than is asked for
+    /// has nothing there, and slices of time would be cut from nothing.
+    pub fn from_first_seen(mut self) -> Self {
+        let first_seen = |(_, of): &(TargetId, TargetHistory)| of.steps.iter().position(|s| s.seen);
+        let first = self
+            .targets
+            .iter()
+            .filter_map(first_seen)
+            .min()
+            .unwrap_or(0);
+        for (_, target) in &mut self.targets {
+            let columns = target.columns.chunks_exact(self.steps);
+            target.columns = columns
+                .flat_map(|column| &column[first..])
+                .copied()
+                .collect();
+            target.steps.drain(..first);
+        }
+        let moved = |(place, column, index): (usize, Column, usize)| {
+            Some((place, column, index.checked_sub(first)?))
+        };
+        self.disputed = self.disputed.into_iter().filter_map(moved).collect();
+        self.start = self.time(first);
+        self.steps -= first;
+        self
+    }
+
     /// Names of the scores to compare with, in the order of their columns.
     pub fn compared(&self) -> &[String] {
         &self.compared
@@ -361,6 +388,35 @@ mod tests {
 
     fn history() -> History {
         History::new(1, at(100), at(104), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn what_lies_before_the_first_sample_is_cut_off() {
+        let mut history = History::new(2, at(100), at(104), Duration::from_secs(60));
+        let mut insert = |name: &str, signal, minute, value| {
+            let samples = [(at(minute), value)];
+            let column = Column::Signal(signal);
+            history
+                .insert(column, name, &Labels::default(), &samples)
+                .unwrap();
+        };
+        insert("a", 1, 102, 3.0);
+        insert("b", 0, 104, 5.0);
+        let cut = history.clone().from_first_seen();
+        assert_eq!(
+            (cut.steps(), cut.time(0), cut.time(2)),
+            (3, at(102), at(104))
+        );
+        for name in ["a", "b"] {
+            let (old, new) = (history.place(name).unwrap(), cut.place(name).unwrap());
+            let (old, new) = (history.at(old).1, cut.at(new).1);
+            for signal in [0, 1] {
+                let bits = |column: &[f32]| column.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&old.column(signal)[2..]), bits(new.column(signal)));
+            }
+        }
+        let again = cut.clone().from_first_seen();
+        assert_eq!((again.steps(), again.time(0)), (3, at(102)));
     }
 
     #[test]

@@ -57,7 +57,14 @@ impl HistoryArgs {
         end: Timestamp,
         bars: &Bars,
     ) -> anyhow::Result<History> {
-        read(config, start, end, self.allow_partial, bars)
+        let history = read(config, start, end, self.allow_partial, bars)?.from_first_seen();
+        if history.time(0) > start {
+            eprintln!(
+                "there is nothing before {}: the range begins there",
+                history.time(0)
+            );
+        }
+        Ok(history)
     }
 }
 
