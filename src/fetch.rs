@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::history::{Column, History};
@@ -101,29 +102,35 @@ pub enum Purpose {
 }
 
 /// When a server counts as one that hangs: as many queries in a row as are under way at once, two at least, were waited
-/// for in vain. What is left to ask then fails alike.
+/// for in vain. What is under way then, and what is left to ask, fails alike.
 struct Patience {
     most: usize,
     /// How long it takes until it is in vain.
     wait: Duration,
-    /// Queries that were waited for in vain since the last word of the server, and why the last one failed.
-    waited: Mutex<(usize, Option<QueryError>)>,
+    /// Queries that were waited for in vain since the last word of the server.
+    waited: Mutex<usize>,
+    /// Why the last one failed, once it is lost.
+    lost: watch::Sender<Option<QueryError>>,
 }
 
 impl Patience {
     fn of(config: &Config) -> Self {
-        Self {
-            most: config.prometheus.concurrency.max(2),
-            wait: config.prometheus.timeout,
-            waited: Mutex::default(),
-        }
+        Self::new(
+            config.prometheus.concurrency.max(2),
+            config.prometheus.timeout,
+        )
     }
 
     fn endless() -> Self {
+        Self::new(usize::MAX, Duration::MAX)
+    }
+
+    fn new(most: usize, wait: Duration) -> Self {
         Self {
-            most: usize::MAX,
-            wait: Duration::MAX,
+            most,
+            wait,
             waited: Mutex::default(),
+            lost: watch::Sender::default(),
         }
     }
 
@@ -131,15 +138,36 @@ impl Patience {
         let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
             Some(error) if error.is_silence() && took >= self.wait => {
-                *waited = (waited.0 + 1, Some(error.clone()));
+                *waited += 1;
+                if *waited >= self.most {
+                    self.lost.send_replace(Some(error.clone()));
+                }
             }
-            _ => *waited = (0, None),
+            _ => *waited = 0,
         }
     }
 
-    fn lost(&self) -> Option<QueryError> {
-        let waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
-        waited.1.clone().filter(|_| waited.0 >= self.most)
+    /// What `ask` answers, unless patience is lost before.
+    async fn bounds<T>(
+        &self,
+        ask: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, QueryError> {
+        let mut lost = self.lost.subscribe();
+        let lost = async {
+            let lost = lost.wait_for(Option::is_some).await;
+            lost.ok().and_then(|error| error.clone())
+        };
+        let ask = async {
+            let began = Instant::now();
+            let answer = ask.await;
+            self.note(answer.as_ref().err(), began.elapsed());
+            answer
+        };
+        tokio::select! {
+            biased;
+            Some(error) = lost => Err(error),
+            answer = ask => answer,
+        }
     }
 }
 
@@ -186,15 +214,13 @@ pub async fn fetch(
     let patience = &patience;
     let mut answers = stream::iter(queries)
         .map(|query| async move {
-            if let Some(error) = patience.lost() {
-                return (query, Err(error));
-            }
-            let began = Instant::now();
-            let answer = match start == end {
-                true => client.instant(&query.text, end, step).await,
-                false => client.range(&query.text, start, end, step).await,
+            let ask = async {
+                match start == end {
+                    true => client.instant(&query.text, end, step).await,
+                    false => client.range(&query.text, start, end, step).await,
+                }
             };
-            patience.note(answer.as_ref().err(), began.elapsed());
+            let answer = patience.bounds(ask).await;
             (query, answer)
         })
         .buffered(config.prometheus.concurrency.max(1));
