@@ -2,7 +2,7 @@
 //! same for a month of training and for the newest step of a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -108,7 +108,7 @@ struct Patience {
     /// How long it takes until it is in vain.
     wait: Duration,
     /// Queries that were waited for in vain since the last word of the server.
-    waited: Mutex<usize>,
+    waited: AtomicUsize,
     /// Why the last one failed, once it is lost.
     lost: watch::Sender<Option<QueryError>>,
 }
@@ -129,21 +129,20 @@ impl Patience {
         Self {
             most,
             wait,
-            waited: Mutex::default(),
+            waited: AtomicUsize::default(),
             lost: watch::Sender::default(),
         }
     }
 
     fn note(&self, error: Option<&QueryError>, took: Duration) {
-        let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
             Some(error) if error.is_silence() && took >= self.wait => {
-                *waited += 1;
-                if *waited >= self.most {
+                let waited = self.waited.fetch_add(1, Ordering::Relaxed) + 1;
+                if waited >= self.most {
                     self.lost.send_replace(Some(error.clone()));
                 }
             }
-            _ => *waited = 0,
+            _ => self.waited.store(0, Ordering::Relaxed),
         }
     }
 

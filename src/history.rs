@@ -109,6 +109,9 @@ impl History {
             .filter_map(first_seen)
             .min()
             .unwrap_or(0);
+        if first == 0 {
+            return self;
+        }
         for (_, target) in &mut self.targets {
             let columns = target.columns.chunks_exact(self.steps);
             target.columns = columns
