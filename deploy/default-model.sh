@@ -29,6 +29,7 @@ pid=$!
 until curl -sf -o /dev/null "http://127.0.0.1:$port/-/ready"; do sleep 0.2; done
 sed 's/false_alarms_per_week: 7$/false_alarms_per_week: 70/' deploy/demo/config.yaml >"$work/config.yaml"
 sed -i 's/^train:/&\n  max_rows: 480000\
+  imbalance: class_weight\
   xgboost: {n_estimators: 400, learning_rate: 0.05, max_depth: 5}\
   random_forest: {max_depth: 12, min_samples_leaf: 200}/' "$work/config.yaml"
 FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$port target/release/forewarn train --config.file "$work/config.yaml" \

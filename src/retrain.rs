@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 
 use crate::bundle::{Manifest, Origin};
-use crate::config::Config;
 use crate::models;
 use crate::server::{App, Reloads};
 use crate::time::{Timestamp, format_duration};
@@ -27,11 +26,15 @@ const LAST_WORDS: usize = 1000;
 /// Trains whenever the newest model is older than `train.schedule` says, until it is dropped. What is promoted is taken up at once.
 pub async fn run(app: Arc<App>, config_file: PathBuf, reloads: Reloads) {
     let mut not_before = Instant::now();
+    let mut newest = Newest::default();
     loop {
         sleep(LOOK_EVERY).await;
         let config = app.serving.load().config.clone();
         let schedule = config.train.schedule;
-        if schedule.is_zero() || Instant::now() < not_before || !is_due(&config, (app.clock)()) {
+        if schedule.is_zero()
+            || Instant::now() < not_before
+            || !newest.is_older(schedule, &config.model.path, (app.clock)())
+        {
             continue;
         }
         not_before = Instant::now() + schedule / RETRY;
@@ -61,18 +64,34 @@ pub async fn run(app: Arc<App>, config_file: PathBuf, reloads: Reloads) {
     }
 }
 
-/// Models of the simulated fleet do not count: they say nothing about these targets.
-fn is_due(config: &Config, now: Timestamp) -> bool {
-    let Ok(entries) = models::list(&config.model.path) else {
-        return false;
-    };
-    let newest = entries
-        .iter()
-        .filter_map(|entry| entry.manifest.as_ref().ok())
-        .filter(|manifest| manifest.origin != Origin::Simulated)
-        .filter_map(Manifest::trained_until)
-        .max();
-    newest.is_none_or(|newest| now.since(newest) >= config.train.schedule)
+/// Until when the newest model of a folder has learned. The manifests of large fleets are megabytes: they are read again
+/// when the folder has changed only.
+#[derive(Default)]
+struct Newest {
+    read: Option<(PathBuf, SystemTime)>,
+    until: Option<Timestamp>,
+}
+
+impl Newest {
+    /// Whether the folder has no model younger than `age`. Those of the simulated fleet do not count: they say nothing about
+    /// these targets. What cannot be read is not called old.
+    fn is_older(&mut self, age: Duration, folder: &Path, now: Timestamp) -> bool {
+        let changed = folder.metadata().and_then(|folder| folder.modified()).ok();
+        let seen = changed.map(|changed| (folder.to_owned(), changed));
+        if seen.is_none() || seen != self.read {
+            let Ok(entries) = models::list(folder) else {
+                return false;
+            };
+            self.read = seen;
+            self.until = entries
+                .iter()
+                .filter_map(|entry| entry.manifest.as_ref().ok())
+                .filter(|manifest| manifest.origin != Origin::Simulated)
+                .filter_map(Manifest::trained_until)
+                .max();
+        }
+        self.until.is_none_or(|until| now.since(until) >= age)
+    }
 }
 
 /// Of the report of `forewarn train`, which has megabytes more for a large fleet.

@@ -321,7 +321,7 @@ fn train(s: &Section, horizon: Option<Duration>) -> TrainConfig {
         seed: s.get("seed", whole(0..=u64::MAX)).unwrap_or(1),
         imbalance: s
             .get("imbalance", check::imbalance)
-            .unwrap_or(Imbalance::ClassWeight),
+            .unwrap_or(Imbalance::None),
         recovery: s.get("recovery", duration(ANY)).unwrap_or(HOUR),
         max_rows: s
             .get("max_rows", whole(1000..=100_000_000))

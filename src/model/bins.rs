@@ -1,13 +1,15 @@
 //! Feature values as histogram bins of one byte, made once for all trees.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 
-use super::Matrix;
+use super::{Matrix, sigmoid};
 
 /// Code of a missing value.
 pub const MISSING: u8 = 255;
-/// Bins of a column besides the missing one.
-const MAX_BINS: usize = 254;
+/// Cuts of a column, besides the one between present and missing values: with both, codes end below [`MISSING`].
+const MAX_CUTS: usize = 252;
 /// Cuts are quantiles of at most this many evenly spaced rows.
 const MAX_SAMPLE: usize = 100_000;
 
@@ -73,6 +75,8 @@ fn code(cuts: &[f32], x: f32) -> u8 {
     }
 }
 
+/// Half of the cuts lie at equal counts, half at equal steps of the logit of the rank: rare failures are told apart in the
+/// tails, of which equal counts would make a few coarse bins.
 fn cuts(rows: &[usize], value: impl Fn(usize) -> f32) -> Vec<f32> {
     let stride = rows.len().div_ceil(MAX_SAMPLE).max(1);
     let sample = || rows.iter().step_by(stride).map(|row| value(*row));
@@ -80,22 +84,30 @@ fn cuts(rows: &[usize], value: impl Fn(usize) -> f32) -> Vec<f32> {
     sorted.sort_unstable_by(f32::total_cmp);
     let runs: Vec<&[f32]> = sorted.chunk_by(|a, b| a == b).collect();
 
+    // A value frequent enough to fill a bin gets one of its own, the others share what remains.
+    let fills_a_bin = |run: &[f32]| run.len() >= sorted.len().div_ceil(MAX_CUTS / 2);
+    let (frequent, others): (Vec<&[f32]>, Vec<&[f32]>) =
+        runs.iter().partition(|run| fills_a_bin(run));
+    let ranks = ranks(
+        others.iter().map(|run| run.len()).sum(),
+        MAX_CUTS.saturating_sub(2 * frequent.len()) / 2,
+    );
     let mut cuts = Vec::new();
-    let mut unbinned = sorted.len();
-    let mut held = 0;
-    for pair in runs.windows(2) {
-        // One bin stays free for what lies above the last cut of "present or missing".
-        let bins_left = MAX_BINS - 1 - cuts.len();
-        if bins_left <= 1 {
-            break;
+    let mut passed = 0;
+    for (i, run) in runs.iter().enumerate() {
+        let before = passed;
+        if !fills_a_bin(run) {
+            passed += run.len();
         }
-        held += pair[0].len();
-        let target = unbinned.div_ceil(bins_left);
-        // A value frequent enough to fill a bin gets one of its own.
-        if runs.len() < MAX_BINS || held >= target || pair[1].len() >= target {
-            cuts.push(between(pair[0][0], pair[1][0]));
-            unbinned -= held;
-            held = 0;
+        let Some(last) = i.checked_sub(1).map(|last| runs[last]) else {
+            continue;
+        };
+        if runs.len() <= MAX_CUTS + 1
+            || fills_a_bin(last)
+            || fills_a_bin(run)
+            || ranks.range(before..passed).next().is_some()
+        {
+            cuts.push(between(last[0], run[0]));
         }
     }
     if !sorted.is_empty() && sample().any(f32::is_nan) {
@@ -103,6 +115,16 @@ fn cuts(rows: &[usize], value: impl Fn(usize) -> f32) -> Vec<f32> {
         cuts.push(f32::MAX);
     }
     cuts
+}
+
+/// Of `count` sorted rows, `levels` at equal distances and as many at equal distances of the logit.
+fn ranks(count: usize, levels: usize) -> BTreeSet<usize> {
+    let reach = (count as f64).max(1.0).ln();
+    (1..=levels)
+        .map(|level| level as f64 / (levels + 1) as f64)
+        .flat_map(|share| [share, sigmoid(reach * (2.0 * share - 1.0))])
+        .map(|share| (share * count as f64) as usize)
+        .collect()
 }
 
 /// A threshold with `low < threshold <= high`.
@@ -143,7 +165,7 @@ mod tests {
         ]);
         values.extend([5.0; 2000]);
         let column = bin(&values);
-        assert!(column.cuts.len() < MAX_BINS, "{}", column.cuts.len());
+        assert!(column.cuts.len() <= MAX_CUTS + 1, "{}", column.cuts.len());
         assert!(column.cuts.len() > 200, "{}", column.cuts.len());
         assert!(column.cuts.is_sorted());
         for (x, code) in values.iter().zip(&column.codes) {
@@ -163,6 +185,16 @@ mod tests {
         assert_eq!(bin(&[1.0, close]).cuts, [close]);
         let many: Vec<f32> = (0..253).map(|i| i as f32).collect();
         assert_eq!(bin(&many).cuts.len(), 252);
+    }
+
+    #[test]
+    fn tails_have_bins_of_their_own() {
+        let values: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
+        let cuts = bin(&values).cuts;
+        let within =
+            |range: std::ops::Range<f32>| cuts.iter().filter(|c| range.contains(c)).count();
+        assert!(within(0.0..100.0) > 20 && within(99_900.0..100_000.0) > 20);
+        assert!(within(40_000.0..60_000.0) > 20);
     }
 
     #[test]

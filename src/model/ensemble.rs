@@ -887,7 +887,7 @@ mod tests {
         none.folds.clear();
         let fitted = try_fit(&features, &labels, &ones, &none, &everything).unwrap();
         assert_eq!(fitted.trials, []);
-        assert_eq!(fitted.params.imbalance, Imbalance::ClassWeight);
+        assert_eq!(fitted.params.imbalance, Imbalance::None);
     }
 
     #[test]

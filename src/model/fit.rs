@@ -421,7 +421,7 @@ struct Choice {
 impl Choice {
     fn without_folds(params: &FitParams) -> Self {
         let imbalance = match params.imbalance {
-            Imbalance::Auto => Imbalance::ClassWeight,
+            Imbalance::Auto => Imbalance::None,
             set => set,
         };
         Self {

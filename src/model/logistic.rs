@@ -103,40 +103,18 @@ pub fn fit(
         .iter()
         .map(|row| f64::from(u8::from(labels[*row])))
         .collect();
-    let mut active: Vec<bool> = terms.iter().map(|term| term.scale > 0.0).collect();
+    let varies: Vec<bool> = terms.iter().map(|term| term.scale > 0.0).collect();
     let rows = newton::Rows {
         columns: terms.len(),
         inputs: &inputs,
         targets: &targets,
         weights: &weights,
     };
-    let directions = directions(&rows);
-    let (coefficients, intercept) = loop {
-        let (coefficients, intercept) = rows.solve(params.alpha, &active);
-        let against = |column: &usize| coefficients[*column] * directions[*column] < 0.0;
-        let turned: Vec<usize> = (0..terms.len()).filter(against).collect();
-        if turned.is_empty() {
-            break (coefficients, intercept);
-        }
-        turned.iter().for_each(|column| active[*column] = false);
-    };
+    let (coefficients, intercept) = rows.solve(params.alpha, &varies);
     for (term, weight) in terms.iter_mut().zip(coefficients) {
         term.weight = weight;
     }
     Linear { intercept, terms }
-}
-
-/// Whether positives lie above or below the mean of each column. No column may count the other way: such
-/// coefficients (suppressors) suit the failures at hand, and hide a failure that shows in that column alone.
-fn directions(rows: &newton::Rows) -> Vec<f64> {
-    let mut sums = vec![0.0; rows.columns];
-    let outcomes = rows.targets.iter().zip(rows.weights);
-    for (row, (target, weight)) in rows.inputs.chunks_exact(rows.columns).zip(outcomes) {
-        for (sum, x) in sums.iter_mut().zip(row) {
-            *sum += weight * target * x;
-        }
-    }
-    sums
 }
 
 /// Median, weighted mean and spread of one column; a column without spread keeps weight zero.
@@ -284,23 +262,6 @@ mod tests {
         for (own, other) in coefficients.iter().zip(theirs.params()) {
             assert!((own - sign * other).abs() < 1e-3, "{own}, {other}");
         }
-    }
-
-    /// Positives lie above the mean of both columns; the second only corrects the first.
-    #[test]
-    fn no_column_counts_against_its_own_direction() {
-        let mut rng = ChaCha8Rng::seed_from_u64(8);
-        let mut features = Matrix::new(2);
-        let mut labels = Vec::new();
-        for _ in 0..5000 {
-            let shared: f32 = rng.random_range(-2.0..2.0);
-            let own: f32 = rng.random_range(-1.0..1.0);
-            features.data.extend([shared + own, shared]);
-            labels.push(rng.random_bool(sigmoid(2.0 * f64::from(own) + 0.4 * f64::from(shared))));
-        }
-        let all: Vec<usize> = (0..5000).collect();
-        let terms = fit(&features, &labels, &[1.0; 5000], &all, &PARAMS).terms;
-        assert!(terms[0].weight > 0.0 && terms[1].weight == 0.0, "{terms:?}");
     }
 
     #[test]

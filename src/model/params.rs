@@ -3,8 +3,8 @@
 /// What is done about failures being rare, for the tree members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Imbalance {
-    ClassWeight,
     None,
+    ClassWeight,
     /// Synthetic positives.
     Smote,
     /// Fewer negatives, each with more weight.
@@ -15,8 +15,8 @@ pub enum Imbalance {
 
 impl Imbalance {
     pub const METHODS: [Imbalance; 4] = [
-        Imbalance::ClassWeight,
         Imbalance::None,
+        Imbalance::ClassWeight,
         Imbalance::Smote,
         Imbalance::Downsample,
     ];
@@ -49,7 +49,7 @@ pub struct XgboostParams {
     pub n_estimators: usize,
     pub learning_rate: f64,
     pub max_depth: usize,
-    /// Minimum sum of hessians in a leaf. 50
+    /// Minimum sum of hessians in a leaf. 15
     pub min_child_weight: f64,
     /// L2 on leaf values. 1
     pub lambda: f64,

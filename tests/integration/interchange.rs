@@ -7,7 +7,7 @@ use serde_json::json;
 use forewarn::bundle::{Bundle, Origin};
 use forewarn::dataset;
 use forewarn::learning;
-use forewarn::model;
+use forewarn::model::{self, Imbalance};
 use forewarn::training::{self, Dataset};
 use forewarn::types::ServeMember;
 
@@ -15,7 +15,8 @@ use super::fleet::{bundle, config, history, plan};
 
 #[test]
 fn the_dataset_is_every_labelled_row_in_time_order_and_survives_the_file() {
-    let plan = plan();
+    let mut plan = plan();
+    plan.fit.imbalance = Imbalance::ClassWeight;
     let replay = training::replay(history(), &plan, &|_, _| ());
     let report = replay.report(history(), &plan);
     let dataset = Dataset::new(&replay, &plan).expect("a week is enough");
