@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let config = Arc::new(config(upstream, &PathBuf::from(model), state.path())?);
     let store = Store::open(state.path(), config.state.retention)?;
-    let metrics = Metrics::new(&config.inputs(), now())?;
+    let metrics = Metrics::new(now())?;
     let app = Arc::new(App::new(config.clone(), metrics, Some(store), now));
     let bundle = Arc::new(models::open_current(&config.model.path)?);
     let mut runner = Runner::new(

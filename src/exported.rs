@@ -9,7 +9,7 @@ use crate::metrics::{Format, Metrics, ModelCard};
 use crate::model::Score;
 use crate::scoreboard::Summary;
 use crate::time::Timestamp;
-use crate::types::{RiskLevel, Shard, Signal, TargetId, TargetState, Unit};
+use crate::types::{RiskLevel, Shard, TargetId, TargetState};
 
 /// Labels whose values come from the config, the targets or the model; `job` stands for `targets.extra_labels`.
 pub const OPEN: [&str; 11] = [
@@ -47,11 +47,11 @@ pub fn labels_of(sample: &str) -> impl Iterator<Item = (&str, &str)> {
 
 /// The exposition of a process that has everything it can have.
 pub fn everything() -> Result<String, prometheus::Error> {
-    let signals = [Signal {
-        name: "cpu_usage".into(),
-        unit: Unit::Percent,
-    }];
-    let metrics = Metrics::new(&signals, Timestamp(0))?;
+    let metrics = Metrics::new(Timestamp(0))?;
+    metrics.signal_series.with_label_values(&["cpu_usage"]);
+    for what in ["targets", "explanations"] {
+        metrics.left_out.with_label_values(&[what]);
+    }
     metrics.set_prometheus_up(true);
     metrics.set_state_size(1);
     metrics.cycle_succeeded(Timestamp(0));

@@ -179,8 +179,8 @@ impl Format {
 }
 
 impl Metrics {
-    /// Registers every family; `signals` are the configured ones.
-    pub fn new(signals: &[Signal], now: Timestamp) -> Result<Self, prometheus::Error> {
+    /// Registers every family.
+    pub fn new(now: Timestamp) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let r = &registry;
         r.register(Box::new(ProcessCollector::for_self()))?;
@@ -199,18 +199,15 @@ impl Metrics {
         let signal_series = int_gauge_vec(
             r,
             "forewarn_signal_series",
-            "Series that the signal's query returned; computed by the background cycle.",
+            "Series that the signal's query returned; computed by the background cycle, absent before the first answer.",
             &["signal"],
         )?;
         let left_out = int_gauge_vec(
             r,
             "forewarn_left_out",
-            "What the newest cycle had too much of: targets beyond targets.max, explanations of risky targets beyond 100.",
+            "What the newest cycle had too much of: targets beyond targets.max, explanations of risky targets beyond 100; absent before the first.",
             &["what"],
         )?;
-        for what in ["targets", "explanations"] {
-            left_out.with_label_values(&[what]).set(0);
-        }
         let metrics = Self {
             predictions: counters(
                 r,
@@ -361,16 +358,19 @@ impl Metrics {
         for phase in ["query", "ingest", "score", "publish"] {
             metrics.cycle_duration.with_label_values(&[phase]);
         }
-        metrics.set_signals(signals);
         metrics.config_reload.succeeded(now);
         Ok(metrics)
     }
 
-    /// Forgets the signals of another config.
-    pub fn set_signals(&self, signals: &[Signal]) {
-        self.signal_series.reset();
-        for signal in signals {
-            self.signal_series.with_label_values(&[&signal.name]).set(0);
+    /// Forgets the signals that another config does not have.
+    pub fn keep_signals(&self, signals: &[Signal]) {
+        for family in self.signal_series.collect() {
+            for label in family.get_metric().iter().flat_map(|m| m.get_label()) {
+                if signals.iter().all(|signal| signal.name != label.value()) {
+                    // It was there a moment ago, and nobody else removes any.
+                    let _ = self.signal_series.remove_label_values(&[label.value()]);
+                }
+            }
         }
     }
 
@@ -927,11 +927,7 @@ mod tests {
     }
 
     fn render(format: Format) -> String {
-        let signals = [Signal {
-            name: "cpu_usage".into(),
-            unit: Unit::Percent,
-        }];
-        let metrics = Metrics::new(&signals, Timestamp(0)).unwrap();
+        let metrics = Metrics::new(Timestamp(0)).unwrap();
         metrics.predictions.with_label_values(&["api"]).inc();
         metrics.query_duration.observe(0.3);
         let snapshot = Some(Arc::new(snapshot()));
@@ -959,7 +955,6 @@ mod tests {
             "forewarn_targets 3",
             r#"forewarn_feature_drift_psi{feature="d0"} 1.5"#,
             r#"forewarn_feature_drift_usual_psi{feature="d0"} 0.125"#,
-            r#"forewarn_signal_series{signal="cpu_usage"} 0"#,
             r#"forewarn_cycle_duration_seconds_count{phase="score"} 0"#,
             r#"forewarn_query_duration_seconds_bucket{le="1"} 1"#,
             r#"forewarn_model_info{model_id="m1",origin="simulated",horizon="30m",features="2"} 1"#,
@@ -973,11 +968,32 @@ mod tests {
             "contribution{target=\"calm\"",
             "forewarn_recall_ratio",
             "forewarn_prometheus_up",
+            "forewarn_signal_series{",
+            "forewarn_left_out{",
             "forewarn_cycle_last_success_timestamp_seconds",
             "# EOF",
         ] {
             assert!(!text.contains(absent), "{absent} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_config_without_a_signal_forgets_its_series_and_keeps_the_others() {
+        let metrics = Metrics::new(Timestamp(0)).unwrap();
+        for name in ["cpu_usage", "disk_usage"] {
+            metrics.signal_series.with_label_values(&[name]).set(3);
+        }
+        let signals = ["disk_usage", "new_one"].map(|name| Signal {
+            name: name.into(),
+            unit: Unit::Percent,
+        });
+        metrics.keep_signals(&signals);
+        let text: String = metrics.render(None, None, Format::Text).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("forewarn_signal_series"))
+            .collect();
+        assert_eq!(lines, [r#"forewarn_signal_series{signal="disk_usage"} 3"#]);
     }
 
     #[test]

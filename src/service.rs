@@ -191,7 +191,7 @@ impl Service {
         }
         .map_err(|why| failed(&metrics.config_reload, why))?;
         (self.source.set_log_level)(&config.log.level);
-        metrics.set_signals(&config.inputs());
+        metrics.keep_signals(&config.inputs());
         self.cycle().await;
         let now = (self.app.clock)();
         self.app.metrics.config_reload.succeeded(now);

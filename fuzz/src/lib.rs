@@ -461,8 +461,7 @@ fn post(path: &str, body: &[u8]) -> (u16, Vec<u8>) {
     static SERVER: OnceLock<(Runtime, axum::Router)> = OnceLock::new();
     let (runtime, router) = SERVER.get_or_init(|| {
         let config = demo();
-        let signals: Vec<_> = config.signals.iter().map(|s| s.signal.clone()).collect();
-        let metrics = Metrics::new(&signals, NOW).expect("metrics register once");
+        let metrics = Metrics::new(NOW).expect("metrics register once");
         let app = App::new(Arc::new(config.clone()), metrics, None, || {
             NOW.plus(MINUTE / 2)
         });

@@ -126,7 +126,7 @@ async fn serve(
         true => Some(Store::open(&config.state.path, config.state.retention)?),
         false => None,
     };
-    let metrics = Metrics::new(&config.inputs(), now())?;
+    let metrics = Metrics::new(now())?;
     let (reloads, requests) = Reloads::channel();
     let mut app = App::new(config, metrics, store, now);
     app.reloads = lifecycle.then(|| reloads.clone());

@@ -626,7 +626,7 @@ mod tests {
             name: "cpu_usage".into(),
             unit: Unit::Percent,
         };
-        let metrics = Metrics::new(std::slice::from_ref(&signal), Timestamp(0)).unwrap();
+        let metrics = Metrics::new(Timestamp(0)).unwrap();
         let config = Config {
             prometheus: UpstreamConfig {
                 url: "http://127.0.0.1:9090".into(),

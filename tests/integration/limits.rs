@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep};
 
 use forewarn::metrics::Metrics;
 use forewarn::server::{self, App, Serving, Web};
-use forewarn::types::Signal;
 
 use super::fleet::{ORIGIN, bundle, config};
 
@@ -23,8 +22,7 @@ pub struct Served {
 pub async fn serve(web: Option<Arc<Web>>) -> Served {
     let mut config = config();
     config.api.request_timeout = Duration::from_secs(10);
-    let signals: Vec<Signal> = config.signals.iter().map(|s| s.signal.clone()).collect();
-    let metrics = Metrics::new(&signals, ORIGIN).expect("the metrics are valid");
+    let metrics = Metrics::new(ORIGIN).expect("the metrics are valid");
     let config = Arc::new(config);
     let app = Arc::new(App::new(config.clone(), metrics, None, || ORIGIN));
     app.serving.store(Arc::new(Serving {

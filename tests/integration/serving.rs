@@ -71,7 +71,7 @@ impl World {
         prometheus.mount(&server).await;
         let store =
             Store::open(state.path(), config.state.retention).expect("the state can be opened");
-        let metrics = Metrics::new(&config.inputs(), ORIGIN).expect("the metrics are valid");
+        let metrics = Metrics::new(ORIGIN).expect("the metrics are valid");
         let mut app = App::new(config.clone(), metrics, Some(store), || {
             Timestamp(NOW.load(Ordering::Relaxed))
         });
