@@ -461,6 +461,7 @@ impl Runner {
                 start: incident.start,
                 end: incident.end,
                 foreseen: None,
+                missed: false,
                 reasons: None,
             });
             let incident = incident.map(|incident| match known {
@@ -473,7 +474,9 @@ impl Runner {
             });
             let probability = assessment.risk.as_ref().map(|risk| risk.probability);
             let start = incident.as_ref().map(|incident| incident.start);
-            events.extend(self.scoreboard.observe(t, target, probability, start));
+            if probability.is_some() || self.scoreboard.watches(target) {
+                events.extend(self.scoreboard.observe(t, target, probability, start));
+            }
             starts.push(start);
             if let Some(incident) = incident
                 && known.is_none_or(|k| (k.start, k.end) != (incident.start, incident.end))
@@ -766,15 +769,27 @@ fn record(
             start,
             lead,
         } => {
-            let mut of_target = incidents.iter_mut().filter(|i| i.target == *target);
-            if let Some(incident) = of_target.find(|i| i.start == *start) {
+            if let Some(incident) = found(incidents, target, *start) {
                 incident.foreseen = Some(lead.as_secs_f64());
             }
         }
         Event::IncidentMissed { target, start } => {
+            if let Some(incident) = found(incidents, target, *start) {
+                incident.missed = true;
+            }
             info!(%target, %start, "incident was not foreseen")
         }
     }
+}
+
+fn found<'a>(
+    incidents: &'a mut [IncidentRecord],
+    target: &TargetId,
+    start: Timestamp,
+) -> Option<&'a mut IncidentRecord> {
+    incidents
+        .iter_mut()
+        .find(|incident| incident.target == *target && incident.start == start)
 }
 
 async fn received(

@@ -392,6 +392,12 @@ impl Scoreboard {
         }
     }
 
+    /// Whether a target has been observed. One that never had a probability is better not: nobody could have foreseen its
+    /// incidents.
+    pub fn watches(&self, target: &TargetId) -> bool {
+        self.numbers.contains_key(target)
+    }
+
     /// Takes one target's step: its probability (`None` while failing, recovering, excluded or abstaining)
     /// and the start of its newest incident, which may be repeated. Incidents that had begun when
     /// the target was first seen do not count. Call [`Scoreboard::tick`] after all targets of a step.

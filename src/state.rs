@@ -84,6 +84,10 @@ CREATE TABLE actions (
 ) STRICT;
 CREATE INDEX actions_by_time ON actions (acted_at);
 ",
+    "
+ALTER TABLE incidents ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+UPDATE incidents SET missed = foreseen_seconds IS NULL;
+",
 ];
 
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +182,7 @@ pub struct Recorded {
 }
 
 /// Unique by target and start. Writing it again updates it; `None` in
-/// `foreseen` and `reasons` keeps what is stored.
+/// `foreseen` and `reasons` keeps what is stored, and so does a `missed` that is false.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IncidentRecord {
     pub target: TargetId,
@@ -187,8 +191,24 @@ pub struct IncidentRecord {
     pub end: Option<Timestamp>,
     /// Seconds by which an alarm came before the start.
     pub foreseen: Option<f64>,
+    /// Whether the target was watched and no alarm came.
+    pub missed: bool,
     pub reasons: Option<Value>,
 }
+
+impl IncidentRecord {
+    /// What the predictions were worth: foreseen, missed, or unwatched where none was made of the target before.
+    pub fn verdict(&self) -> &'static str {
+        match self.foreseen {
+            Some(_) => "foreseen",
+            None if self.missed => "missed",
+            None => UNWATCHED,
+        }
+    }
+}
+
+/// Of an incident that began before its target had a prediction.
+pub const UNWATCHED: &str = "unwatched";
 
 /// Unique by target and opening. Writing it again updates it; `None` in
 /// `outcome`, `lead_seconds` and `reasons` keeps what is stored.
@@ -455,7 +475,7 @@ impl Store {
         self.read(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT target, source, started, ended, foreseen_seconds, reasons FROM incidents
+                    "SELECT target, source, started, ended, foreseen_seconds, reasons, missed FROM incidents
                      WHERE started <= ?2 AND (ended IS NULL OR ended >= ?1)
                      ORDER BY started DESC, target LIMIT ?3",
                 )?
@@ -473,7 +493,7 @@ impl Store {
         self.read(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT target, source, started, ended, foreseen_seconds, reasons FROM incidents
+                    "SELECT target, source, started, ended, foreseen_seconds, reasons, missed FROM incidents
                      WHERE target = ?1 ORDER BY started DESC LIMIT ?2",
                 )?
                 .query_map(params![target, as_i64(limit)], incident)?
@@ -757,6 +777,7 @@ fn incident(row: &Row) -> rusqlite::Result<IncidentRecord> {
         start: Timestamp(row.get(2)?),
         end: row.get::<_, Option<i64>>(3)?.map(Timestamp),
         foreseen: row.get(4)?,
+        missed: row.get(6)?,
         reasons: optional_json(row, 5)?,
     })
 }
@@ -776,10 +797,10 @@ fn alarm(row: &Row) -> rusqlite::Result<AlarmRecord> {
 fn put_incident(connection: &Connection, incident: &IncidentRecord) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO incidents VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO incidents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET ended = excluded.ended, source = excluded.source,
                foreseen_seconds = coalesce(excluded.foreseen_seconds, foreseen_seconds),
-               reasons = coalesce(excluded.reasons, reasons)",
+               reasons = coalesce(excluded.reasons, reasons), missed = max(excluded.missed, missed)",
         )?
         .execute(params![
             incident.target.as_str(),
@@ -788,6 +809,7 @@ fn put_incident(connection: &Connection, incident: &IncidentRecord) -> rusqlite:
             incident.source.name(),
             incident.foreseen,
             incident.reasons.as_ref().map(Value::to_string),
+            incident.missed,
         ])?;
     Ok(())
 }
@@ -942,6 +964,7 @@ mod tests {
             start: Timestamp(start),
             end: end.map(Timestamp),
             foreseen: None,
+            missed: false,
             reasons: None,
         }
     }
@@ -1251,6 +1274,16 @@ mod tests {
             ..foreseen
         };
         assert_eq!(store.incidents(EVER.0, EVER.1, 10).unwrap(), [ended]);
+        let unwatched = incident("web", 5, Some(20));
+        let missed = IncidentRecord {
+            missed: true,
+            ..unwatched.clone()
+        };
+        assert_eq!((unwatched.verdict(), missed.verdict()), ("unwatched", "missed"));
+        for record in [&unwatched, &missed, &unwatched] {
+            store.upsert_incident(record).unwrap();
+        }
+        assert_eq!(store.incidents_of("web", 10).unwrap(), [missed]);
 
         let judged = AlarmRecord {
             outcome: Some("right".into()),
@@ -1441,7 +1474,7 @@ mod tests {
             ("PRAGMA user_version = -1", "of another program"),
             (
                 "PRAGMA application_id = 1719104110; PRAGMA user_version = 99",
-                "schema version 99, this forewarn writes version 3; run the newer",
+                "schema version 99, this forewarn writes version 4; run the newer",
             ),
         ] {
             let dir = TempDir::new().unwrap();

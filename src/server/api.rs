@@ -193,6 +193,9 @@ pub struct Incident<'a> {
     /// Null while it goes on.
     #[schema(required, format = DateTime)]
     end: Option<String>,
+    /// foreseen, missed, or unwatched: it began before forewarn had made a prediction of the target, and counts as neither.
+    #[schema(example = "foreseen")]
+    verdict: &'static str,
     /// By how much an alarm came before the start; null when none did.
     #[schema(required)]
     foreseen_seconds: Option<f64>,
@@ -208,6 +211,7 @@ impl<'a> From<&'a IncidentRecord> for Incident<'a> {
             source: incident.source,
             start: incident.start.to_string(),
             end: incident.end.map(|end| end.to_string()),
+            verdict: incident.verdict(),
             foreseen_seconds: incident.foreseen,
             reasons: incident.reasons.as_ref(),
         }

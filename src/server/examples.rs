@@ -297,7 +297,7 @@ pub fn answers() -> Vec<(&'static str, u16, Value)> {
             200,
             one(
                 json!({"incidents": [{"target": "web-1", "source": "query", "start": "2026-01-10T15:47:30Z", "end": "2026-01-10T15:52:10Z",
-                "foreseen_seconds": 1050.0, "reasons": reasons}]}),
+                "verdict": "foreseen", "foreseen_seconds": 1050.0, "reasons": reasons}]}),
             ),
         ),
         (

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::state::{AlarmRecord, StateError, Store, StoredAlert};
+use crate::state::{AlarmRecord, StateError, Store, StoredAlert, UNWATCHED};
 use crate::time::Timestamp;
 use crate::webhook;
 
@@ -38,7 +38,7 @@ pub struct Happening {
     #[serde(serialize_with = "optional_text")]
     #[schema(value_type = Option<String>)]
     pub end: Option<Timestamp>,
-    /// foreseen or missed for an incident and for an alert of others; early, uncertain, false or open for an alarm; null for an alert of forewarn.
+    /// foreseen, missed or unwatched (forewarn had not yet made a prediction of the target) for an incident and for an alert of others; early, uncertain, false or open for an alarm; null for an alert of forewarn.
     #[schema(value_type = Option<String>, example = "foreseen")]
     pub verdict: Option<&'static str>,
     /// How long before it an alarm was opened.
@@ -66,16 +66,15 @@ pub fn of_target(
     now: Timestamp,
 ) -> Result<Vec<Happening>, StateError> {
     let alarms = store.alarms_of(target, MOST)?;
-    let verdict = |lead: Option<f64>| Some(if lead.is_some() { "foreseen" } else { "missed" });
-    let mut found: Vec<Happening> = store
-        .incidents_of(target, MOST)?
-        .into_iter()
+    let incidents = store.incidents_of(target, MOST)?;
+    let mut found: Vec<Happening> = incidents
+        .iter()
         .map(|incident| Happening {
             kind: Kind::Incident,
             name: Some(incident.source.name().into()),
             start: incident.start,
             end: incident.end,
-            verdict: verdict(incident.foreseen),
+            verdict: Some(incident.verdict()),
             lead_seconds: incident.foreseen,
             probability: None,
         })
@@ -100,6 +99,14 @@ pub fn of_target(
         })
     });
     found.extend(alone);
+    let is_unwatched = |alert: &StoredAlert| {
+        let first = alert.starts_at.plus(config.step);
+        incidents.iter().any(|incident| {
+            incident.verdict() == UNWATCHED
+                && incident.start < first
+                && incident.end.is_none_or(|end| alert.starts_at <= end)
+        })
+    };
     let alerts = store.alerts(now.minus(ALERTS_WITHIN), now)?;
     let own = |alert: &&StoredAlert| {
         webhook::subject(alert.own, &alert.labels, config).as_deref() == Some(target)
@@ -112,7 +119,11 @@ pub fn of_target(
             name: alert.labels.get("alertname").cloned(),
             start: alert.starts_at,
             end: alert.ends_at,
-            verdict: verdict(lead).filter(|_| !alert.own),
+            verdict: (!alert.own).then(|| match lead {
+                Some(_) => "foreseen",
+                None if is_unwatched(alert) => UNWATCHED,
+                None => "missed",
+            }),
             lead_seconds: lead,
             probability: None,
         }

@@ -1135,9 +1135,17 @@ async fn the_page_and_the_json_behind_it_tell_the_same_of_a_target() {
         start: minute(2900),
         end: Some(minute(2910)),
         foreseen: Some(720.0),
+        missed: false,
         reasons: None,
     };
     store.upsert_incident(&incident).expect("it is stored");
+    let before_all = IncidentRecord {
+        start: minute(2000),
+        end: Some(minute(2010)),
+        foreseen: None,
+        ..incident.clone()
+    };
+    store.upsert_incident(&before_all).expect("it is stored");
     let target = json(format!("/api/v1/targets/{name}")).await;
     let happened = &target["happenings"][0];
     assert_eq!(
@@ -1148,6 +1156,7 @@ async fn the_page_and_the_json_behind_it_tell_the_same_of_a_target() {
     assert_eq!(status, StatusCode::OK);
     for part in [
         "✓ foreseen 12m before",
+        "not watched yet",
         "What to do",
         "cpu_usage",
         "the alarm threshold",

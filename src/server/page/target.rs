@@ -12,6 +12,7 @@ use crate::report::{Axis, Plot, escaped};
 use crate::risk::with_unit;
 use crate::server::advice::Advice;
 use crate::server::happenings::{Happening, Kind};
+use crate::state::UNWATCHED;
 use crate::time::Timestamp;
 use crate::types::{Signal, Source, TargetState};
 use crate::window::Window;
@@ -256,6 +257,7 @@ fn happening_row(out: &mut String, view: &View, happening: &Happening) {
     let (class, words) = match happening.verdict {
         Some("foreseen") => ("right", format!("✓ foreseen{before}")),
         Some("missed") => ("missed", "! not foreseen".into()),
+        Some(UNWATCHED) => ("open", "not watched yet".into()),
         Some("early") => ("early", format!("~ early,{before} it")),
         Some("uncertain") => ("open", "? somebody acted".into()),
         Some("false") => ("false", "✗ false alarm".into()),
