@@ -104,6 +104,12 @@ impl Threshold {
     pub fn alarming(&self) -> Option<f64> {
         (self.probability < 1.0).then_some(self.probability)
     }
+
+    /// Whether a probability is at it or above.
+    pub fn is_reached(&self, probability: f64) -> bool {
+        self.alarming()
+            .is_some_and(|threshold| probability >= threshold)
+    }
 }
 
 impl Manifest {

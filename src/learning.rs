@@ -135,6 +135,8 @@ pub struct WriteUp {
     pub bundle: Bundle,
     /// What the card says beside the evaluation.
     pub fitted: String,
+    /// What a reader of the figures must not overlook.
+    pub notes: String,
     pub evaluation: Evaluation,
     pub card: String,
     /// `report.html`
@@ -177,6 +179,7 @@ pub fn write_up(
     WriteUp {
         card: card(&subject, &table),
         report: report::render(&subject),
+        notes: report::notes(&subject),
         fitted,
         evaluation,
         bundle,
@@ -242,7 +245,7 @@ pub fn label_report(report: &LabelReport) -> String {
     let coverage: Vec<String> = report
         .coverage
         .iter()
-        .map(|(name, share)| format!("{name} {:.1} %", 100.0 * share))
+        .map(|(name, share)| format!("{name} {}", percent(Some(*share), 1)))
         .collect();
     text.push_str(&format!("coverage {}\n", coverage.join(", ")));
     for warning in &report.warnings {
@@ -262,7 +265,9 @@ pub fn card(subject: &Subject, table: &str) -> String {
         .collect();
     let importance: String = report::features(subject, 15)
         .iter()
-        .map(|(name, gain, mean)| format!("| `{name}` | {:.1} % | {mean:.3} |\n", 100.0 * gain))
+        .map(|(name, gain, mean)| {
+            format!("| `{name}` | {} | {mean:.3} |\n", percent(Some(*gain), 1))
+        })
         .collect();
     let budget = manifest.threshold.false_alarms_per_target_week;
     let alerting = match manifest.threshold.probability {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::table::percent;
 use crate::time::format_duration;
 use crate::types::{RiskLevel, Unit};
 
@@ -15,8 +16,14 @@ pub struct Driver<'a> {
 
 /// Actions for a person, the most urgent first; never empty.
 ///
-/// `drivers` stand strongest first. Below [`RiskLevel::Low`] no signal is worth an action.
-pub fn recommendations(level: RiskLevel, horizon: Duration, drivers: &[Driver]) -> Vec<String> {
+/// `alarms` says that the probability is at the alert threshold or above it, which may be below every level. `drivers` stand
+/// strongest first. Below [`RiskLevel::Low`] no signal is worth an action unless it alarms.
+pub fn recommendations(
+    level: RiskLevel,
+    alarms: bool,
+    horizon: Duration,
+    drivers: &[Driver],
+) -> Vec<String> {
     let within = format_duration(horizon);
     let first = match level {
         RiskLevel::Critical => format!(
@@ -28,6 +35,9 @@ pub fn recommendations(level: RiskLevel, horizon: Duration, drivers: &[Driver]) 
         RiskLevel::Medium => {
             format!("Watch this target for the next {within} and find the cause before it grows.")
         }
+        RiskLevel::Low | RiskLevel::Minimal if alarms => format!(
+            "At the alert threshold: a failure within {within} is more likely than usual. Look at this target now, whatever the level is called."
+        ),
         RiskLevel::Low => "Slightly raised risk: look again at the next opportunity.".to_string(),
         RiskLevel::Minimal => return vec!["Nothing to do: no sign of a coming failure.".into()],
     };
@@ -88,10 +98,13 @@ pub fn with_unit(value: f64, unit: Unit) -> String {
         format!("{value:.1}")
     };
     match unit {
+        Unit::Percent if value.fract() != 0.0 && value.abs() < 1.0 => {
+            format!("{} %", percent(value / 100.0, 1))
+        }
         Unit::Percent => format!("{number} %"),
         Unit::Milliseconds => format!("{number} ms"),
         Unit::Seconds => format!("{value:.2} s"),
-        Unit::Ratio => format!("{:.1} %", value * 100.0),
+        Unit::Ratio => format!("{} %", percent(value, 1)),
         Unit::Bytes => format!("{:.1} MiB", value / (1024.0 * 1024.0)),
         Unit::Count | Unit::None => number,
     }
@@ -117,15 +130,20 @@ mod tests {
                 value: None,
             },
         ];
-        let actions = recommendations(RiskLevel::Critical, HORIZON, &drivers);
+        let actions = recommendations(RiskLevel::Critical, true, HORIZON, &drivers);
         assert_eq!(actions.len(), 3);
         assert!(actions[0].starts_with("Act now: a failure within 30m"));
         assert!(actions[1].starts_with("Memory (93.5 %)"));
         assert!(actions[2].starts_with("queue_depth (no value now)"));
         assert_eq!(
-            recommendations(RiskLevel::Minimal, HORIZON, &drivers).len(),
-            1
+            recommendations(RiskLevel::Minimal, false, HORIZON, &drivers),
+            ["Nothing to do: no sign of a coming failure."]
         );
+        for level in [RiskLevel::Minimal, RiskLevel::Low] {
+            let actions = recommendations(level, true, HORIZON, &drivers);
+            assert_eq!(actions.len(), 3);
+            assert!(actions[0].starts_with("At the alert threshold: a failure within 30m"));
+        }
     }
 
     #[test]
@@ -134,6 +152,8 @@ mod tests {
             (1234.5, Unit::Milliseconds, "1234 ms"),
             (12.0, Unit::Count, "12"),
             (0.25, Unit::Ratio, "25.0 %"),
+            (0.0006, Unit::Ratio, "0.06 %"),
+            (0.04, Unit::Percent, "0.04 %"),
             (0.034, Unit::Seconds, "0.03 s"),
             (3.0 * 1024.0 * 1024.0, Unit::Bytes, "3.0 MiB"),
         ] {

@@ -7,6 +7,17 @@ const GAP: usize = 2;
 /// To how many places a column of words may be cut.
 const SHORTEST: usize = 26;
 
+/// A ratio in percent, without the sign: below 1 % two digits that matter, else so many decimals.
+pub fn percent(ratio: f64, decimals: usize) -> String {
+    let value = 100.0 * ratio;
+    if value == 0.0 || value.abs() >= 1.0 || !value.is_finite() {
+        return format!("{value:.decimals$}");
+    }
+    let places = (1.0 - value.abs().log10().floor()).min(12.0) as usize;
+    let text = format!("{value:.places$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     Left,
@@ -208,6 +219,22 @@ mod tests {
     use anstyle::AnsiColor;
 
     use super::*;
+
+    #[test]
+    fn a_small_share_keeps_two_digits() {
+        for (ratio, decimals, text) in [
+            (0.0006, 1, "0.06"),
+            (0.000_123, 1, "0.012"),
+            (0.001, 0, "0.1"),
+            (0.009_96, 1, "1"),
+            (-0.0034, 0, "-0.34"),
+            (0.0, 1, "0.0"),
+            (0.0123, 1, "1.2"),
+            (0.8543, 0, "85"),
+        ] {
+            assert_eq!(percent(ratio, decimals), text, "{ratio}");
+        }
+    }
 
     fn table() -> Table {
         let mut table = Table::new(&["<target", ">alarms", "<state", ">lead"]);

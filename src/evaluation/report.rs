@@ -14,7 +14,7 @@ use super::events::{Scored, Scores, Tally, Track, tally};
 use super::ranking::{Rows, brier_skill};
 use super::threshold::Curve;
 use crate::labels::{FailureRules, RowLabel};
-use crate::table::Table;
+use crate::table::{self, Table};
 use crate::time::{Timestamp, format_duration};
 
 /// Budgets of `at_budget`: false alarms per target-week.
@@ -150,6 +150,8 @@ pub struct OperatingPoint {
     /// Nothing followed, but somebody acted in time to prevent it.
     pub uncertain: u64,
     pub r#false: u64,
+    /// Nothing followed yet, and the slice ends before they could be called false.
+    pub undecided: u64,
     pub incidents: u64,
     pub foreseen: u64,
     #[serde(flatten)]
@@ -373,6 +375,7 @@ impl Judge<'_> {
             early: tally.early,
             uncertain: tally.uncertain,
             r#false: tally.r#false,
+            undecided: tally.undecided,
             incidents: tally.incidents,
             foreseen: tally.foreseen,
             measures,
@@ -669,6 +672,12 @@ impl Evaluation {
                 self.at_threshold.uncertain
             ));
         }
+        if self.at_threshold.undecided > 0 {
+            table.across(format!(
+                "  {} of these alarms were not decided yet when the data ended: only two horizons after its opening is an alarm false",
+                self.at_threshold.undecided
+            ));
+        }
         point(
             &mut table,
             "ensemble, precision 0.89",
@@ -689,6 +698,14 @@ impl Evaluation {
                     point(&mut table, &format!("  {name}"), at);
                 }
             }
+        }
+        if self
+            .others()
+            .any(|(_, one)| one.at_budget.values().any(has_rest))
+        {
+            table.across(
+                "alarms that are not right, early or false were not decided yet, or somebody acted",
+            );
         }
         table
     }
@@ -714,6 +731,10 @@ impl Evaluation {
         }
         table
     }
+}
+
+fn has_rest(at: &OperatingPoint) -> bool {
+    at.undecided + at.uncertain > 0
 }
 
 fn point(table: &mut Table, name: &str, at: &OperatingPoint) {
@@ -743,7 +764,10 @@ fn number(value: Option<f64>, decimals: usize) -> String {
 }
 
 fn percent(ratio: Option<f64>) -> String {
-    ratio.map_or_else(|| "-".into(), |ratio| format!("{:.1}%", ratio * 100.0))
+    ratio.map_or_else(
+        || "-".into(),
+        |ratio| format!("{}%", table::percent(ratio, 1)),
+    )
 }
 
 fn lead(seconds: Option<f64>) -> String {

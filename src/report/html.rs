@@ -466,7 +466,7 @@ impl Page<'_> {
         let evaluation = self.subject.evaluation;
         writeln!(
             self.out,
-            "<h3>The same as a table</h3>\n<p class=\"dim\">Rules and other scores, and every row but the first, are read off this range's own curve: they are given their best threshold in hindsight; what foresees nothing is left out at the fixed budgets.</p>\n<div class=\"scroll\"><table class=\"dense\">\n<thead><tr><th scope=\"col\">at</th><th scope=\"col\">threshold</th><th scope=\"col\">alarms</th><th scope=\"col\">right</th><th scope=\"col\">early</th><th scope=\"col\">false</th><th scope=\"col\">precision</th><th scope=\"col\">foreseen</th><th scope=\"col\">recall</th><th scope=\"col\">false per<br>target-week</th><th scope=\"col\">alarms<br>a day</th><th scope=\"col\">time in<br>alarm</th><th scope=\"col\">median<br>lead</th></tr></thead>\n<tbody>"
+            "<h3>The same as a table</h3>\n<p class=\"dim\">Rules and other scores, and every row but the first, are read off this range's own curve: they are given their best threshold in hindsight; what foresees nothing is left out at the fixed budgets. Undecided are alarms that nothing followed yet and that the data ends too soon to call false.</p>\n<div class=\"scroll\"><table class=\"dense\">\n<thead><tr><th scope=\"col\">at</th><th scope=\"col\">threshold</th><th scope=\"col\">alarms</th><th scope=\"col\">right</th><th scope=\"col\">early</th><th scope=\"col\">false</th><th scope=\"col\">undecided</th><th scope=\"col\">precision</th><th scope=\"col\">foreseen</th><th scope=\"col\">recall</th><th scope=\"col\">false per<br>target-week</th><th scope=\"col\">alarms<br>a day</th><th scope=\"col\">time in<br>alarm</th><th scope=\"col\">median<br>lead</th></tr></thead>\n<tbody>"
         )?;
         self.point(
             "own",
@@ -506,7 +506,7 @@ impl Page<'_> {
             return writeln!(
                 self.out,
                 "<td>none fits</td>{}</tr>",
-                "<td>–</td>".repeat(11)
+                "<td>–</td>".repeat(12)
             );
         }
         let measures = &at.measures;
@@ -516,6 +516,7 @@ impl Page<'_> {
             whole(at.right),
             whole(at.early),
             whole(at.r#false),
+            whole(at.undecided),
             percent(measures.precision, 1),
             format!("{} of {}", at.foreseen, at.incidents),
             percent(measures.recall, 1),

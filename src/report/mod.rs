@@ -9,7 +9,8 @@ pub use html::render;
 pub use plot::{Axis, Plot};
 pub use review::{Case, Review, review};
 pub use words::{
-    Headline, REPRODUCE, command, features, fitted, headline, number, percent, worse_calibrated,
+    Headline, REPRODUCE, command, features, fitted, headline, notes, number, percent,
+    worse_calibrated,
 };
 
 use crate::bundle::Manifest;

@@ -7,7 +7,14 @@ use crate::bundle::Origin;
 use crate::evaluation::Evaluation;
 use crate::evaluation::baselines::ORACLE;
 use crate::evaluation::report::{BaselineReport, FEW_INCIDENTS, OperatingPoint};
+use crate::table;
 use crate::time::{Timestamp, format_rough};
+
+/// What a reader must not overlook, a line each, for where the figures stand without their report.
+pub fn notes(subject: &Subject) -> String {
+    let notes = cautions(subject).into_iter();
+    notes.map(|note| format!("note: {note}\n")).collect()
+}
 
 pub struct Headline {
     pub sentence: String,
@@ -53,6 +60,12 @@ fn sentence(subject: &Subject) -> String {
                     ", {uncertain} {} neither way because somebody acted in time",
                     if uncertain == 1 { "counts" } else { "count" }
                 ),
+            } + &match at.undecided {
+                0 => String::new(),
+                undecided => format!(
+                    ", {undecided} {} not decided yet when the data ended",
+                    if undecided == 1 { "was" } else { "were" }
+                ),
             }
         ),
     };
@@ -62,7 +75,8 @@ fn sentence(subject: &Subject) -> String {
         );
     }
     let interval = interval(at, "recall").map_or_else(String::new, |[low, high]| {
-        format!(", 95 % interval {:.0}–{:.0} %", 100.0 * low, 100.0 * high)
+        let [low, high] = [low, high].map(|share| table::percent(share, 0));
+        format!(", 95 % interval {low}–{high} %")
     });
     let lead = at
         .measures
@@ -341,7 +355,7 @@ pub fn number(value: Option<f64>, decimals: usize) -> String {
 pub fn percent(ratio: Option<f64>, decimals: usize) -> String {
     ratio.filter(|ratio| ratio.is_finite()).map_or_else(
         || "–".into(),
-        |ratio| format!("{:.decimals$} %", 100.0 * ratio),
+        |ratio| format!("{} %", table::percent(ratio, decimals)),
     )
 }
 

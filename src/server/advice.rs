@@ -4,7 +4,7 @@ use super::predict::drivers;
 use crate::assessment::{Assessment, Reason};
 use crate::bundle::Bundle;
 use crate::risk::recommendations;
-use crate::types::{RiskLevel, ServeMember};
+use crate::types::ServeMember;
 
 /// Reasons given.
 const REASONS: usize = 10;
@@ -33,12 +33,9 @@ impl Advice {
             catalogue.signals(),
             &features,
         );
-        // What alarms is worth an action, however low the threshold is.
-        let level = match risk.probability >= bundle.manifest.threshold.probability {
-            true => risk.level.max(RiskLevel::Low),
-            false => risk.level,
-        };
-        let recommendations = recommendations(level, bundle.manifest.horizon(), &drivers);
+        let alarms = bundle.manifest.threshold.is_reached(risk.probability);
+        let horizon = bundle.manifest.horizon();
+        let recommendations = recommendations(risk.level, alarms, horizon, &drivers);
         Some(Self {
             reasons,
             recommendations,

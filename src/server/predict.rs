@@ -674,10 +674,11 @@ impl<'a> Scorer<'a> {
             models,
         } = verdict;
         let level = self.config.risk_levels.level(probability);
+        let alarms = manifest.threshold.is_reached(probability);
         let has_history = history != History::None;
         let reasons = match &self.shap {
             Some(shap) => shap.explain_served(serve, features, has_history, REASONS),
-            None if self.explain == Explain::Paths || level > RiskLevel::Minimal => {
+            None if self.explain == Explain::Paths || level > RiskLevel::Minimal || alarms => {
                 bundle.explain_served(serve, features, has_history, REASONS)
             }
             None => Vec::new(),
@@ -692,7 +693,7 @@ impl<'a> Scorer<'a> {
             failure_probability: rounded(probability, 4),
             failure_risk: level,
             confidence: rounded(probability.max(1.0 - probability), 3),
-            recommendations: recommendations(level, manifest.horizon(), &drivers),
+            recommendations: recommendations(level, alarms, manifest.horizon(), &drivers),
             model_used: serve.name(),
             timestamp: self.timestamp.clone(),
             horizon_seconds: manifest.horizon().as_secs(),

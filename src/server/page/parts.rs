@@ -9,6 +9,7 @@ use crate::course::{self, STEPS};
 use crate::metrics::ModelCard;
 use crate::report::escaped;
 use crate::scoreboard::Reliability;
+use crate::table;
 use crate::time::{Timestamp, format_duration, format_moment, format_rough};
 use crate::types::Signal;
 
@@ -22,12 +23,8 @@ const POINTS: usize = course::FEWEST;
 const MIN_SCORES: u64 = 30;
 
 pub fn percent(p: f64) -> String {
-    let hundredths = p * 100.0;
-    if (10.0..=99.0).contains(&hundredths) {
-        format!("{hundredths:.0} %")
-    } else {
-        format!("{hundredths:.1} %")
-    }
+    let decimals = usize::from(!(0.1..=0.99).contains(&p));
+    format!("{} %", table::percent(p, decimals))
 }
 
 /// With commas between thousands.
@@ -257,8 +254,8 @@ mod tests {
             ["999", "1,000", "1,234,567"]
         );
         assert_eq!(
-            [0.001, 0.0949, 0.5, 0.9951].map(percent),
-            ["0.1 %", "9.5 %", "50 %", "99.5 %"]
+            [0.0006, 0.001, 0.0949, 0.5, 0.9951].map(percent),
+            ["0.06 %", "0.1 %", "9.5 %", "50 %", "99.5 %"]
         );
         assert_eq!(count(1, "target"), "1 target");
         assert_eq!(short(&"ü".repeat(81)), format!("{}…", "ü".repeat(80)));

@@ -198,7 +198,7 @@ fn model(out: &mut String, view: &View, card: &ModelCard, snapshot: Option<&Snap
     let _ = write!(
         out,
         "<section><h2>Model</h2>\n<dl><dt>name</dt><dd>{}</dd><dt>origin</dt><dd>{}</dd><dt>learned from data until</dt><dd>{} ({} ago)</dd>\
-         <dt>horizon</dt><dd>{}</dd><dt>alarm threshold</dt><dd>{}, for {}</dd><dt>base rate</dt><dd>{:.2} % of the time a failure is that near</dd>\
+         <dt>horizon</dt><dd>{}</dd><dt>alarm threshold</dt><dd>{}, for {}</dd><dt>base rate</dt><dd>{} of the time a failure is that near</dd>\
          <dt>inputs</dt><dd>{} features of {}</dd><dt>serves</dt><dd>{}</dd>",
         escaped(&card.model_id),
         escaped(&card.model_origin),
@@ -207,7 +207,7 @@ fn model(out: &mut String, view: &View, card: &ModelCard, snapshot: Option<&Snap
         horizon_of(card),
         percent(card.alert_threshold),
         format_duration(view.serving.config.alerting.for_),
-        card.base_rate * 100.0,
+        percent(card.base_rate),
         card.features.len(),
         count(card.signals.len(), "signal"),
         view.serving.config.model.serve.name().replace('_', " "),
