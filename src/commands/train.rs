@@ -1,6 +1,6 @@
 //! `forewarn train`: history through PromQL, label report, fit, evaluation, model directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::history::HistoryArgs;
 use super::progress::Bars;
-use super::promotion::{self, Promote};
+use super::promotion::{self, Promote, Promotion};
 use super::terminal::{self, print, print_json, tell, warn};
 use super::{ConfigFile, Output};
 use crate::artifact;
@@ -92,6 +92,8 @@ pub fn learn(
     fit: impl FnOnce(&History, &Replay, &Plan, bool, Progress) -> Result<Trained, TrainError>,
 ) -> anyhow::Result<()> {
     let (start, end) = args.history.range(config)?;
+    let plan = learning::plan(config);
+    training::check_length(end.since(start).saturating_add(config.step), &plan)?;
     match &args.out {
         Some(dir) => {
             artifact::check_replaceable(dir).context("--out")?;
@@ -105,7 +107,6 @@ pub fn learn(
     let fetched = args.history.read(config, start, end, &bars)?;
     let fetch_seconds = began.elapsed().as_secs_f64();
 
-    let plan = learning::plan(config);
     let progress = |stage: &str, share: f64| bars.show(stage, share);
     let replay = training::replay(&fetched, &plan, &progress);
     let report = replay.report(&fetched, &plan);
@@ -170,9 +171,18 @@ pub fn learn(
         Output::Text => {
             let width = terminal::width();
             print(written.evaluation.table(width) + &written.fitted)?;
+            if !written.notes.is_empty() {
+                print(written.notes.trim_end())?;
+            }
             if let Some(promotion) = &promotion {
                 print(promotion.text(&bundle.manifest.id, width))?;
             }
+            print(next_step(
+                config,
+                promotion.as_ref(),
+                &bundle.manifest.id,
+                &dir,
+            ))?;
         }
         Output::Json => {
             let mut report = bundle.manifest.metrics.clone();
@@ -183,4 +193,22 @@ pub fn learn(
         }
     }
     Ok(())
+}
+
+/// How the model comes into service.
+fn next_step(config: &Config, promotion: Option<&Promotion>, id: &str, dir: &Path) -> String {
+    let url = format!("http://{}/", config.api.listen);
+    match promotion {
+        Some(Promotion { promoted: true, .. }) => format!(
+            "next: forewarn serve with the same config, then open {url}; one that runs takes the model up by itself"
+        ),
+        Some(_) => format!(
+            "next: read the report; to serve this model: forewarn model promote {id}, then forewarn serve (one that runs takes it up by itself)"
+        ),
+        None => format!(
+            "next: forewarn backtest --model {0} or forewarn predict --model {0}; to serve it, move the folder into {1} and promote it there (forewarn model promote NAME)",
+            dir.display(),
+            config.model.path.display()
+        ),
+    }
 }

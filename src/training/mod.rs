@@ -14,7 +14,7 @@ pub use dataset::{Dataset, DatasetRow};
 pub use facts::LabelReport;
 pub use held_out::HeldOut;
 pub use replay::{Replay, TargetRows, replay};
-pub use sample::shortest;
+pub use sample::{check_length, shortest};
 
 use crate::drift::Reference;
 use crate::evaluation::baselines::Prior;
@@ -23,6 +23,7 @@ use crate::features::Catalogue;
 use crate::history::History;
 use crate::labels::FailureRules;
 use crate::model::{self, Ensemble, FitError, FitParams, Fitted, Score, TreeModel, Trial};
+use crate::time::format_duration;
 use crate::tracker::Limits;
 use held_out::held_out;
 use sample::{Sample, Slices};
@@ -60,13 +61,16 @@ pub enum TrainError {
         part: &'static str,
     },
     #[error(
-        "the range of {have} is too short: with a horizon of {horizon} and features that look {lookback} back it must be {needed} at least"
+        "the range of {} is too short, it must be {} at least. Of its parts (60 % to fit, 20 % to calibrate, 20 % to test) the two later ones begin with a gap \
+         of horizon + lookback = {} + {} = {}, so that none knows of the one before, and must be twice as long as that: {}. 20 % of {} are {}. \
+         Begin earlier (--start, train.range), or wait until Prometheus has that much history; models/default answers meanwhile",
+        format_duration(*.have), format_duration(10 * (*.horizon + *.lookback)), format_duration(*.horizon), format_duration(*.lookback),
+        format_duration(*.horizon + *.lookback), format_duration(2 * (*.horizon + *.lookback)), format_duration(*.have), format_duration(*.have / 5)
     )]
     TooShort {
-        have: String,
-        horizon: String,
-        lookback: String,
-        needed: String,
+        have: Duration,
+        horizon: Duration,
+        lookback: Duration,
     },
     #[error(transparent)]
     Fit(#[from] FitError),

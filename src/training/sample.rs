@@ -7,7 +7,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Plan, Progress, Replay, TrainError};
 use crate::model::{self, FitError, FitParams, Fitted, Fold, Split, TrainingSet};
-use crate::time::format_duration;
 
 /// Bounds of the slices, as grid indices: fit `0..fit`, calibrate `calibrate.0..calibrate.1`, test `test..`.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +33,7 @@ impl Slices {
         let step = plan.catalogue.step();
         let horizon = plan.rules.horizon.as_millis().div_ceil(step.as_millis()) as usize;
         let embargo = horizon + plan.catalogue.lookback();
-        let needed = shortest(plan);
-        let span = |n: usize| step * n as u32;
-        if span(steps) < needed {
-            return Err(TrainError::TooShort {
-                have: format_duration(span(steps)),
-                horizon: format_duration(span(horizon)),
-                lookback: format_duration(span(plan.catalogue.lookback())),
-                needed: format_duration(needed),
-            });
-        }
+        check_length(step * steps as u32, plan)?;
         let (fit, calibrate) = (steps * 6 / 10, steps * 8 / 10);
         Ok(Self {
             fit,
@@ -59,6 +49,20 @@ pub fn shortest(plan: &Plan) -> Duration {
     let step = plan.catalogue.step();
     let horizon = plan.rules.horizon.as_millis().div_ceil(step.as_millis()) as u32;
     step * 10 * (horizon + plan.catalogue.lookback() as u32)
+}
+
+/// Refuses a range that has no room for the slices.
+pub fn check_length(range: Duration, plan: &Plan) -> Result<(), TrainError> {
+    let needed = shortest(plan);
+    if range >= needed {
+        return Ok(());
+    }
+    let lookback = plan.catalogue.step() * plan.catalogue.lookback() as u32;
+    Err(TrainError::TooShort {
+        have: range,
+        horizon: needed / 10 - lookback,
+        lookback,
+    })
 }
 
 /// Rows to fit and calibrate on, with the weights that undo the sampling of negatives.
