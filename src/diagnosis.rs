@@ -45,9 +45,9 @@ impl Diagnosis<'_> {
             Ok(findings) if !findings.is_empty() => findings.join("; "),
             Ok(_) if promql::selectors(query).is_empty() => "it reads no series".into(),
             Ok(_) => {
-                let window = match query.contains("rate(") || query.contains("increase(") {
+                let window = match promql::has_window(query) {
                     true => {
-                        "a window in brackets must hold two samples at least, so be twice the scrape interval or more; "
+                        "a window in brackets must hold two samples at least, so be twice the scrape interval or more, and an exporter that is new must have been scraped twice; "
                     }
                     false => "",
                 };
@@ -56,6 +56,17 @@ impl Diagnosis<'_> {
                 )
             }
         }
+    }
+
+    /// Whether all that a query reads is there, but nothing was at `earlier` yet.
+    pub async fn is_newer(&self, query: &str, earlier: Timestamp) -> bool {
+        let before = Diagnosis {
+            at: earlier,
+            ..*self
+        };
+        let now = self.absent(query).await;
+        matches!(now, Ok(absent) if absent.is_empty())
+            && matches!(before.absent(query).await, Ok(absent) if !absent.is_empty())
     }
 
     async fn why(&self, selector: &Selector) -> Result<String, QueryError> {

@@ -402,7 +402,7 @@ fn insert(
     }
     if let Some(example) = example {
         let text = format!(
-            "{} returns several series for one target ({} targets, among them {example}): aggregate it, for example with max by ({})",
+            "{} returns several series for one target ({} targets, among them {example}): aggregate it by the target's label, for example max by ({}) (…) with the whole query in place of the dots",
             query.key,
             doubled.len(),
             config.targets.label.join(", ")

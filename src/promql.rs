@@ -99,6 +99,13 @@ pub fn selectors(query: &str) -> Vec<Selector> {
     found
 }
 
+/// Whether it asks for the change of a counter, which takes two samples in the window.
+pub fn has_window(query: &str) -> bool {
+    ["rate(", "increase(", "delta("]
+        .iter()
+        .any(|function| query.contains(function))
+}
+
 /// The first bracket or string of a query that has no other end.
 pub fn unclosed(query: &str) -> Option<String> {
     let mut open = Vec::new();

@@ -1,6 +1,7 @@
 //! Rule files: whether what they read of forewarn exists, and whether they agree with the config.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,10 @@ pub struct Remarks {
 }
 
 impl Rule {
+    fn names(&self) -> (bool, &str) {
+        (self.is_alert, &self.name)
+    }
+
     pub fn remark(&self, message: String) -> Remark {
         Remark {
             line: self.line,
@@ -115,6 +120,32 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, String> {
         rules.map(move |raw| rule(&name, raw)).collect::<Vec<_>>()
     });
     rules.collect()
+}
+
+/// Rules that two of the files have in common, said of the later one: a server that loads both evaluates each twice.
+pub fn twice(files: &[(&Path, Vec<Rule>)]) -> Vec<(usize, Remark)> {
+    let pairs = (0..files.len()).flat_map(|later| (0..later).map(move |first| (first, later)));
+    let said = pairs.filter_map(|(first, later)| {
+        let ((path, known), (_, rules)) = (&files[first], &files[later]);
+        let known: BTreeSet<(bool, &str)> = known.iter().map(Rule::names).collect();
+        let common: BTreeSet<(bool, &str)> = rules
+            .iter()
+            .map(Rule::names)
+            .filter(|names| known.contains(names))
+            .collect();
+        let (_, example) = common.first()?;
+        let message = format!(
+            "has {} of the rules of {} too, such as {example}: a server that loads both files sends each alert twice. Load one of them; of the shipped ones forewarn.rules.yml is for Prometheus, forewarn-vmalert.rules.yml for vmalert",
+            common.len(),
+            path.display()
+        );
+        let remark = Remark {
+            message,
+            ..Remark::default()
+        };
+        Some((later, remark))
+    });
+    said.collect()
 }
 
 /// What is wrong with a rule, as far as no server need be asked; `recorded` are the series that rules make.
@@ -266,6 +297,31 @@ mod tests {
             format!("{}{line}{}", &config[..from], &config[until..])
         });
         Config::parse(&text, "config.yaml", &Environment::default()).unwrap()
+    }
+
+    #[test]
+    fn what_two_files_have_in_common_is_said_once() {
+        let alert = |name: &str| format!("- {{alert: {name}, expr: up == 0}}\n");
+        let file = |rules: &[&str]| {
+            let rules: String = rules.iter().map(|name| alert(name)).collect();
+            parse(&format!(
+                "groups:\n- name: g\n  rules:\n{}",
+                rules.replace("- {", "  - {")
+            ))
+            .unwrap()
+        };
+        let files = [
+            (Path::new("a.yml"), file(&["One", "Two", "One"])),
+            (Path::new("b.yml"), file(&["Three"])),
+            (Path::new("c.yml"), file(&["Two", "One", "Four"])),
+        ];
+        let said = twice(&files);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!((said[0].0, said[0].1.line), (2, 0));
+        let expected = "has 2 of the rules of a.yml too, such as One:";
+        assert!(said[0].1.message.starts_with(expected), "{said:?}");
+        let recorded = parse("groups: [{name: g, rules: [{record: One, expr: up}]}]").unwrap();
+        assert!(twice(&[files[0].clone(), (Path::new("d.yml"), recorded)]).is_empty());
     }
 
     /// All that is said of the rules of a file.

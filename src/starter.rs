@@ -16,6 +16,9 @@ pub fn render(survey: &Survey, prometheus: &str) -> String {
         "# Written by `forewarn init` on {}: the preset {}, {}; targets: {}.\n",
         survey.at, preset.name, preset.title, found.targets
     );
+    if let Some(young) = survey.young() {
+        text.push_str(&comment("", &format!("{young}.")));
+    }
     text.push_str(part("# Check an edited file", "# A target is what"));
     let from = text.find("prometheus:\n").unwrap_or(text.len());
     text.truncate(from);
@@ -173,7 +176,7 @@ pub fn verdict(survey: &Survey) -> String {
 }
 
 fn since(survey: &Survey) -> String {
-    let span = survey.at.since(survey.counted_since).as_secs();
+    let span = survey.at.since(survey.counted_since).as_secs().max(1);
     let unit = [86_400, 3600].into_iter().find(|unit| span >= 2 * unit);
     let unit = unit.unwrap_or(60);
     let whole = Duration::from_secs(span.div_ceil(unit) * unit);

@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::config::TargetsConfig;
+use crate::diagnosis::Diagnosis;
 use crate::fetch;
 use crate::labels::{FailureMachine, FailureRules};
 use crate::presets::{self, Preset, PresetFailure, PresetSignal};
 use crate::prometheus::{Answer, Client, QueryError};
+use crate::promql;
 use crate::runner;
-use crate::time::{Timestamp, millis};
+use crate::time::{Timestamp, format_duration, millis};
 use crate::types::Unit;
 use crate::webhook;
 
@@ -25,6 +27,11 @@ const MOST: f64 = 0.5;
 const TOO_MUCH_FAILING: f64 = 0.5;
 /// Points of all targets at which failures are looked for, at most: 46 days of minutes for 100 targets.
 const MAX_POINTS: i64 = 10_000_000;
+/// A history that is shorter says little of what is not there.
+const YOUNG: Duration = Duration::from_secs(3600);
+/// Why a rate returns nothing where its counter is there.
+const NO_DATA_YET: &str =
+    "no data yet: counters need two scrapes within the rate window; run forewarn init again later";
 /// What alerts that are pages mostly say of themselves.
 const PAGES: [&str; 2] = ["critical", "page"];
 
@@ -101,6 +108,24 @@ pub struct AlertsFound {
     pub elsewhere: usize,
 }
 
+impl Survey {
+    /// Said where there is hardly any history yet, so that what is missing may only not have come yet.
+    pub fn young(&self) -> Option<String> {
+        let age = self.at.since(self.since);
+        (age < YOUNG).then(|| {
+            let age = match age.as_secs() {
+                0..60 => "less than a minute".into(),
+                secs => format_duration(Duration::from_secs(secs / 60 * 60)),
+            };
+            format!(
+                "This Prometheus is young: it has these targets since {}, {age} ago. What has not been scraped twice yet looks as if it were missing. Run forewarn init \
+                 again in an hour (--force replaces the file); until there is enough to learn from, start with the shipped model (models/default)",
+                self.since
+            )
+        })
+    }
+}
+
 fn name<S: Serializer>(preset: &&'static Preset, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&preset.name)
 }
@@ -151,6 +176,8 @@ struct Surveyor<'a> {
     rules: FailureRules,
     /// Names of the targets there are.
     targets: BTreeSet<String>,
+    /// When their series begin.
+    since: Timestamp,
     notes: Vec<String>,
 }
 
@@ -178,6 +205,7 @@ pub async fn survey(
         at,
         rules,
         targets: BTreeSet::new(),
+        since: at,
         notes: Vec::new(),
     };
     let everything = format!(
@@ -195,6 +223,7 @@ pub async fn survey(
     };
     step("history");
     let since = surveyor.since(range).await;
+    surveyor.since = since;
     let mut signals = Vec::new();
     for signal in &preset.signals {
         step("signals");
@@ -255,35 +284,27 @@ impl Surveyor<'_> {
         targets
     }
 
-    /// When the series of the targets begin.
+    /// When the series of the targets begin, to the step where that is not before the range.
     async fn since(&mut self, range: Duration) -> Timestamp {
         let query = format!("count({})", self.found.preset.found_by);
-        let mut start = self.at.minus(range);
-        // First the day, then the minute.
-        for points in [300, 30] {
-            let step = (self.at.since(start) / points).max(self.rules.step);
-            let end = match points {
-                300 => self.at,
-                _ => start.plus(step * points),
-            };
-            let first = match self
-                .client
-                .range(&query, start, end.min(self.at), step)
-                .await
-            {
-                Ok(answer) => answer.series().next().map(|one| one.samples[0].0),
+        let (mut start, mut end) = (self.at.minus(range), self.at);
+        // First the day, then the hour, then the minute.
+        for points in [300, 30, 30] {
+            let step = (end.since(start) / points).max(self.rules.step);
+            let answer = match self.client.range(&query, start, end, step).await {
+                Ok(answer) => answer,
                 Err(error) => {
                     self.notes
                         .push(format!("how far back the series go is unknown: {error}"));
-                    return start;
+                    return end;
                 }
             };
-            match first {
-                Some(first) if first > start => start = start.max(first.minus(step)),
-                _ => return start,
-            }
+            // With none at these points they begin between the last one and the end.
+            let first = answer.series().next().map_or(end, |one| one.samples[0].0);
+            start = start.max(first.minus(step));
+            end = first;
         }
-        start
+        end
     }
 
     async fn signal(&self, signal: &'static PresetSignal) -> SignalFound {
@@ -323,26 +344,49 @@ impl Surveyor<'_> {
                 return found;
             }
         };
-        let targets = self.targets_of(&answer);
+        let mut targets = self.targets_of(&answer);
+        let named = !targets.is_empty();
+        // What was not there when the targets were counted is not counted here either.
+        targets.retain(|target, _| self.targets.contains(target));
         found.targets = targets.len();
         found.value = targets.values().next().map(|(_, value)| *value);
         let several = targets.values().filter(|(series, _)| *series > 1).count();
         let all = self.targets.len();
-        found.left_out = if answer.is_empty() {
+        let few = (targets.len() as f64) < MOST * all as f64;
+        found.left_out = if few
+            && promql::has_window(&found.query)
+            && self.is_first_sight(&found.query).await
+        {
+            Some(NO_DATA_YET.into())
+        } else if answer.is_empty() {
             Some("its query returns nothing here".into())
-        } else if targets.is_empty() {
+        } else if !named {
             Some(format!(
                 "its series lack the label {}",
                 self.config.label.join(" or ")
             ))
         } else if several > 0 {
-            Some(format!("it returns several series for {several} targets"))
-        } else if (targets.len() as f64) < MOST * all as f64 {
+            Some(format!(
+                "it returns several series for {several} targets: aggregate it, for example max by ({}) (…)",
+                self.config.label.join(", ")
+            ))
+        } else if few {
             Some(format!("only {} of {all} targets have it", targets.len()))
         } else {
             None
         };
         found
+    }
+
+    /// Whether what a query reads is there, and was not there long.
+    async fn is_first_sight(&self, query: &str) -> bool {
+        let diagnosis = Diagnosis {
+            client: self.client,
+            at: self.at,
+            range: RECENT,
+        };
+        let is_young = self.at.since(self.since) < YOUNG;
+        is_young && matches!(diagnosis.absent(query).await, Ok(absent) if absent.is_empty())
     }
 
     async fn failure(

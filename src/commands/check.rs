@@ -278,6 +278,10 @@ pub fn look(config: &Config, range: Duration) -> anyhow::Result<Looked> {
         at: end,
         range,
     };
+    let newest = Diagnosis {
+        at: now(),
+        ..diagnosis
+    };
     let mut rows = rows(config, &fetched, start);
     let report = &fetched.report;
     let warnings = report
@@ -291,12 +295,17 @@ pub fn look(config: &Config, range: Duration) -> anyhow::Result<Looked> {
     }));
     let mut problems = report.failures();
     problems.extend(report.duplicates.iter().map(|(_, text)| text.clone()));
+    let mut newer = Vec::new();
     for row in &mut rows {
         let answered = report.returned.iter().any(|one| one.key == row.key);
         if row.series > 0 || !answered {
             continue;
         }
         let query = query_of(config, &row.key);
+        if runtime.block_on(newest.is_newer(query, end)) {
+            newer.push(row.key.clone());
+            continue;
+        }
         if row.unit.is_some() || row.key.starts_with("compare.") {
             let why = runtime.block_on(diagnosis.why_empty(query));
             problems.push(format!("{} returns nothing: {why}", row.key));
@@ -304,6 +313,12 @@ pub fn look(config: &Config, range: Duration) -> anyhow::Result<Looked> {
         } else if let Ok(absent) = runtime.block_on(diagnosis.absent(query)) {
             row.advice.extend(absent);
         }
+    }
+    if !newer.is_empty() {
+        warnings.push(format!(
+            "what these queries read is newer than {end}, the newest step asked for, as Prometheus or the exporter is new: run forewarn check queries again in a minute: {}",
+            newer.join(", ")
+        ));
     }
     warnings.extend(said_once(&rows));
     Ok(Looked {
@@ -532,7 +547,7 @@ fn rules(args: RulesArgs) -> anyhow::Result<()> {
         let text = fs::read_to_string(file)
             .with_context(|| format!("cannot read {}; name a rule file", file.display()))?;
         match rules::parse(&text) {
-            Ok(rules) => files.push((file, rules)),
+            Ok(rules) => files.push((file.as_path(), rules)),
             Err(message) => {
                 let remark = Remark {
                     message,
@@ -556,6 +571,10 @@ fn rules(args: RulesArgs) -> anyhow::Result<()> {
         problems.extend(said.problems.into_iter().map(in_file));
         warnings.extend(said.warnings.into_iter().map(in_file));
     }
+    warnings.extend(rules::twice(&files).into_iter().map(|(i, remark)| InFile {
+        file: files[i].0,
+        remark,
+    }));
     let unasked = match refused(&config, all())? {
         Ok(refused) => {
             problems.extend(refused);
@@ -645,7 +664,7 @@ fn rule_files(named: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
 /// Rules whose expression Prometheus refuses to run; an error when it cannot be asked.
 fn refused<'a>(
     config: &Config,
-    rules: impl Iterator<Item = (&'a PathBuf, &'a Rule)>,
+    rules: impl Iterator<Item = (&'a Path, &'a Rule)>,
 ) -> anyhow::Result<Result<Vec<InFile<'a>>, QueryError>> {
     let client = Client::new(&config.prometheus)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -115,7 +115,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     let (survey, others) = match surveyed {
         Some(surveyed) => surveyed,
         None => bail!(
-            "nothing that a preset knows is scraped by {}: `forewarn init --list` shows what would be; else write a config by hand, the shipped config.yaml explains every key",
+            "nothing that a preset knows is scraped by {}; if it has only just been started, try again after its first scrapes; `forewarn init --list` shows what would be; else write a config by hand, the shipped config.yaml explains every key",
             config.prometheus.url
         ),
     };
@@ -125,9 +125,12 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
         .all(|signal| signal.left_out.is_some())
     {
         bail!(
-            "no signal of the preset {} returns data for most targets: {}",
+            "no signal of the preset {} returns data for most targets: {}{}",
             survey.found.preset.name,
-            reasons(survey.signals.iter().map(|s| (s.name, &s.left_out)))
+            reasons(survey.signals.iter().map(|s| (s.name, &s.left_out))),
+            survey
+                .young()
+                .map_or(String::new(), |young| format!(". {young}"))
         );
     }
     if survey
@@ -137,9 +140,12 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     {
         let failures = survey.failures.iter();
         bail!(
-            "no failure of the preset {} can be told: {}",
+            "no failure of the preset {} can be told: {}{}",
             survey.found.preset.name,
-            reasons(failures.map(|f| (f.name, &f.left_out)))
+            reasons(failures.map(|f| (f.name, &f.left_out))),
+            survey
+                .young()
+                .map_or(String::new(), |young| format!(". {young}"))
         );
     }
     let secrets = args.prometheus.as_deref();
@@ -371,6 +377,9 @@ fn text_of(
         preset.label.join("/"),
         span,
     );
+    if let Some(young) = survey.young() {
+        text.push_str(&format!("{young}.\n\n"));
+    }
     let why = |left_out: &Option<String>| {
         let why = left_out.as_ref().map(|why| format!("left out: {why}"));
         why.unwrap_or_default()

@@ -31,7 +31,7 @@ pub enum QueryError {
     Unreachable { url: String, cause: String },
     #[error("Prometheus at {url} did not answer in time (prometheus.timeout is {}); raise it or make the query cheaper", format_duration(*timeout))]
     Timeout { url: String, timeout: Duration },
-    #[error("Prometheus refused the query: {message}")]
+    #[error("Prometheus refused the query: {message}{}", several(message))]
     BadQuery { message: String },
     #[error("cannot ask Prometheus: {problem}; check the keys under prometheus in the config")]
     Credentials { problem: String, passing: bool },
@@ -61,6 +61,21 @@ pub enum QueryError {
     },
     #[error("the answer of Prometheus exceeds {max} {limit}; narrow the query or aggregate in it")]
     TooLarge { limit: &'static str, max: u64 },
+}
+
+/// What to do when series are alike that must not be.
+fn several(message: &str) -> &'static str {
+    let alike = [
+        "duplicate series for the match group",
+        "multiple matches for labels",
+        "same labelset",
+    ];
+    match alike.iter().any(|words| message.contains(words)) {
+        true => {
+            "; several series of a target are alike there: aggregate each side by the target's labels (targets.label), for example max by (instance) (…), and name them by on (…) where two sides meet"
+        }
+        false => "",
+    }
 }
 
 impl QueryError {
@@ -173,6 +188,26 @@ pub(super) fn excerpt(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn series_that_are_alike_come_with_what_to_do() {
+        let said = |message: &str| {
+            let message = message.to_owned();
+            QueryError::BadQuery { message }.to_string()
+        };
+        for message in [
+            "found duplicate series for the match group {instance=\"a\"} on the right hand-side of the operation",
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+            "vector cannot contain metrics with the same labelset",
+        ] {
+            let text = said(message);
+            assert!(text.contains("max by (instance) (…)"), "{text}");
+        }
+        assert_eq!(
+            said("parse error"),
+            "Prometheus refused the query: parse error"
+        );
+    }
 
     #[test]
     fn excerpts_are_short_and_readable() {

@@ -114,6 +114,90 @@ async fn a_config_is_written_with_the_section_of_another_and_no_secret_is_shown(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_young_prometheus_is_called_one_and_lacks_nothing_that_it_may_get() {
+    let now = std::time::SystemTime::now();
+    let now = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let begun = now.as_secs() as i64 - 90;
+    let one_and_a_half_minutes = move |request: &Request| {
+        let form = form(request);
+        let query = &form["query"];
+        let is_empty = ["rate(", "increase(", "== 0", "> 0", "< 300", "ALERTS"]
+            .iter()
+            .any(|part| query.contains(part));
+        let is_node = ["node_", "up{"].iter().any(|part| query.contains(part));
+        let number = |key: &str| form[key].parse::<f64>().expect("a number") as i64;
+        let (kind, times): (_, Vec<i64>) = match form.contains_key("time") {
+            true => ("vector", vec![number("time")]),
+            false => {
+                let times = (number("start")..=number("end")).step_by(number("step") as usize);
+                ("matrix", times.collect())
+            }
+        };
+        let times: Vec<i64> = times.into_iter().filter(|t| *t >= begun).collect();
+        // Series of the second host came while init was asking.
+        let hosts = match query.contains("MemTotal") {
+            true => vec!["a", "late"],
+            false => vec!["a"],
+        };
+        let series = hosts.into_iter().map(|host| {
+            let metric = json!({"instance": host, "job": "node"});
+            match kind {
+                "vector" => json!({"metric": metric, "value": [times.first(), "1"]}),
+                _ => {
+                    let values: Vec<Value> = times.iter().map(|t| json!([t, "1"])).collect();
+                    json!({"metric": metric, "values": values})
+                }
+            }
+        });
+        let result: Vec<Value> = match is_empty || !is_node || times.is_empty() {
+            true => Vec::new(),
+            false => series.collect(),
+        };
+        ResponseTemplate::new(200).set_body_json(
+            json!({"status": "success", "data": {"resultType": kind, "result": result}}),
+        )
+    };
+    let server = MockServer::start().await;
+    Mock::given(path_regex("^/api/v1/query(_range)?$"))
+        .respond_with(one_and_a_half_minutes)
+        .mount(&server)
+        .await;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let url = server.uri();
+    let output = run(dir.path(), &["init", "--prometheus.url", &url]);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    for part in [
+        "targets  1, of job node",
+        "This Prometheus is young: it has these targets since ",
+        "(models/default)",
+        "in the last ",
+        "no data yet: counters need two scrapes within the rate window",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    for part in ["2 of 1", "0 of 1  1 %", "its query returns nothing here"] {
+        assert!(!text.contains(part), "{part:?} in {text}");
+    }
+    let since = text
+        .split("it has these targets since ")
+        .nth(1)
+        .expect("when");
+    let since = since.split(',').next().expect("a time");
+    let since = forewarn::time::parse_time(since, forewarn::time::Timestamp(0));
+    let since = since.expect("a time").0 / 1000;
+    assert!((begun..=begun + 60).contains(&since), "{since} {begun}");
+    let config = fs::read_to_string(dir.path().join("config.yaml")).expect("a text");
+    assert!(config.contains("# This Prometheus is young"), "{config}");
+    assert!(
+        config.contains("no data yet: counters need two"),
+        "{config}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_init_cannot_do_is_said() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let empty = MockServer::start().await;
