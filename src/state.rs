@@ -1279,7 +1279,10 @@ mod tests {
             missed: true,
             ..unwatched.clone()
         };
-        assert_eq!((unwatched.verdict(), missed.verdict()), ("unwatched", "missed"));
+        assert_eq!(
+            (unwatched.verdict(), missed.verdict()),
+            ("unwatched", "missed")
+        );
         for record in [&unwatched, &missed, &unwatched] {
             store.upsert_incident(record).unwrap();
         }

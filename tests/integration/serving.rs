@@ -731,6 +731,39 @@ async fn an_action_is_stored_once_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failure_before_the_first_prediction_is_not_watched_yet() {
+    let mut world = World::new().await;
+    let (target, start) = first_failure(history(), 2000);
+    world.runner.cycle(minute(start + 1)).await;
+    assert_eq!(world.state(&target), Some(TargetState::Failing));
+    let incidents = world.incidents(&target, start);
+    assert_eq!(incidents[0].verdict(), "unwatched");
+    let listed = world.get("/api/v1/incidents").await;
+    let ours = |incident: &&Value| incident["target"] == target.as_str();
+    let found = listed["incidents"].as_array().expect("a list");
+    let found = found.iter().find(ours).expect("the incident");
+    assert_eq!(found["verdict"], "unwatched");
+    assert_eq!(world.snapshot().scoreboard.missed, 0);
+    // A target that never had a prediction is not on the board, so that nothing of it is missed later either.
+    let body = json!({"version": "4", "alerts": [{"status": "firing", "startsAt": minute(start).to_string(),
+        "endsAt": "0001-01-01T00:00:00Z", "labels": {"alertname": "Down", "instance": target.as_str()}}]});
+    let (status, answer) = world
+        .post(
+            "/webhook/alertmanager",
+            "application/json",
+            body.to_string(),
+        )
+        .await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    world.runner.cycle(minute(start + 2)).await;
+    let detail = world.get(&format!("/api/v1/targets/{target}")).await;
+    for happening in detail["happenings"].as_array().expect("a list") {
+        assert_eq!(happening["verdict"], "unwatched", "{detail}");
+    }
+    assert_eq!(world.snapshot().scoreboard.missed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_answer_to_the_failure_query_a_target_stays_what_it_was() {
     let mut world = World::new().await;
     let (target, start) = first_failure(history(), 2000);
@@ -797,6 +830,7 @@ async fn an_alert_received_is_an_incident_that_goes_on_over_a_restart() {
         (known.len(), known[0].source, known[0].start),
         (1, Source::Webhook, minute(3001))
     );
+    assert_eq!(known[0].verdict(), "missed");
 
     // So long that the backfill does not reach the beginning.
     world.runner = runner(&world.app);
