@@ -92,8 +92,6 @@ pub fn learn(
     fit: impl FnOnce(&History, &Replay, &Plan, bool, Progress) -> Result<Trained, TrainError>,
 ) -> anyhow::Result<()> {
     let (start, end) = args.history.range(config)?;
-    let plan = learning::plan(config);
-    training::check_length(end.since(start).saturating_add(config.step), &plan)?;
     match &args.out {
         Some(dir) => {
             artifact::check_replaceable(dir).context("--out")?;
@@ -107,11 +105,13 @@ pub fn learn(
     let fetched = args.history.read(config, start, end, &bars)?;
     let fetch_seconds = began.elapsed().as_secs_f64();
 
+    let plan = learning::plan(config);
     let progress = |stage: &str, share: f64| bars.show(stage, share);
     let replay = training::replay(&fetched, &plan, &progress);
     let report = replay.report(&fetched, &plan);
     bars.finish();
     tell(&learning::label_report(&report));
+    training::check_length(end.since(start), &plan)?;
     if let Some(why) = report.refusal(args.force) {
         bail!("{why}");
     }

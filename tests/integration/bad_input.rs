@@ -334,6 +334,12 @@ async fn queries_without_a_use_are_named_by_check_and_train() {
         "train.range",
     ];
     place.check(&empty.uri(), "train --start 3d", 1, &parts);
+    let parts = [
+        "the range of 8m is too short, it must be 1d1h at least",
+        "30m + 2h = 2h30m",
+        "20 % of 8m are 1m36s",
+    ];
+    place.check(&empty.uri(), "train --start 8m", 1, &parts);
     assert!(
         !place.path().join("models/current").exists(),
         "nothing was promoted"

@@ -738,23 +738,8 @@ async fn a_failure_before_the_first_prediction_is_not_watched_yet() {
     assert_eq!(world.state(&target), Some(TargetState::Failing));
     let incidents = world.incidents(&target, start);
     assert_eq!(incidents[0].verdict(), "unwatched");
-    let listed = world.get("/api/v1/incidents").await;
-    let ours = |incident: &&Value| incident["target"] == target.as_str();
-    let found = listed["incidents"].as_array().expect("a list");
-    let found = found.iter().find(ours).expect("the incident");
-    assert_eq!(found["verdict"], "unwatched");
     assert_eq!(world.snapshot().scoreboard.missed, 0);
     // A target that never had a prediction is not on the board, so that nothing of it is missed later either.
-    let body = json!({"version": "4", "alerts": [{"status": "firing", "startsAt": minute(start).to_string(),
-        "endsAt": "0001-01-01T00:00:00Z", "labels": {"alertname": "Down", "instance": target.as_str()}}]});
-    let (status, answer) = world
-        .post(
-            "/webhook/alertmanager",
-            "application/json",
-            body.to_string(),
-        )
-        .await;
-    assert_eq!(status, StatusCode::OK, "{answer}");
     world.runner.cycle(minute(start + 2)).await;
     let detail = world.get(&format!("/api/v1/targets/{target}")).await;
     for happening in detail["happenings"].as_array().expect("a list") {
