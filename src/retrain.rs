@@ -127,11 +127,10 @@ async fn train(config_file: &Path) -> anyhow::Result<Promotion> {
         .context("cannot run forewarn train")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let from = said
-            .char_indices()
-            .rev()
-            .nth(LAST_WORDS)
-            .map_or(0, |(at, _)| at);
+        let last = said.char_indices().rev().nth(LAST_WORDS);
+        // Progress comes first, then what is wrong.
+        let error = said.rfind("\nforewarn: ");
+        let from = error.or(last.map(|(at, _)| at)).unwrap_or(0);
         let hint = match output.status.signal() {
             Some(_) => {
                 "; if it was short of memory, raise train.max_memory_bytes or shorten train.range"
