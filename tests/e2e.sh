@@ -13,8 +13,10 @@ failures=0
 check() { # check WHAT COMMAND...
   local what=$1
   shift
-  if "$@" >/dev/null 2>&1; then echo "ok    $what"; else
+  local said
+  if said=$("$@" 2>&1); then echo "ok    $what"; else
     echo "FAIL  $what"
+    grep -v '^ok' <<<"$said" || true
     failures=$((failures + 1))
   fi
 }
