@@ -89,7 +89,7 @@ def main():
         panels = [(p["title"], p["targets"], may_be_empty.get((path.stem, p["title"]))) for p in board["panels"] if p.get("targets")]
         for note in board["annotations"]["list"]:
             if note.get("expr"):
-                happened = note["name"] in MARKED and ask(base, "query", query=MARKED[note["name"]].format(f"{seconds}s"))
+                happened = note["name"] in MARKED and ask(base, "query", query=MARKED[note["name"]].format(f"{seconds}s"), time=end)
                 if path.stem == "target":
                     happened = happened and any(one["metric"]["target"] == target for one in happened)
                 panels.append((f"annotation {note['name']}", [note], None if happened else "nothing to mark"))
