@@ -388,7 +388,7 @@ def older_state(path, version):
 
 def rows_of(connection):
     # A cycle ends the incidents of targets that are gone.
-    columns = {"alerts": "*", "incidents": "target, started, source, foreseen_seconds, reasons, missed", "alarms": "*"}
+    columns = {"alerts": "*", "incidents": "target, started, source, foreseen_seconds, reasons", "alarms": "*"}
     return {table: set(connection.execute(f"SELECT {wanted} FROM {table}")) for table, wanted in columns.items()}
 
 
