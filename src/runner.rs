@@ -474,9 +474,7 @@ impl Runner {
             });
             let probability = assessment.risk.as_ref().map(|risk| risk.probability);
             let start = incident.as_ref().map(|incident| incident.start);
-            if probability.is_some() || self.scoreboard.watches(target) {
-                events.extend(self.scoreboard.observe(t, target, probability, start));
-            }
+            events.extend(self.scoreboard.observe(t, target, probability, start));
             starts.push(start);
             if let Some(incident) = incident
                 && known.is_none_or(|k| (k.start, k.end) != (incident.start, incident.end))

@@ -392,15 +392,9 @@ impl Scoreboard {
         }
     }
 
-    /// Whether a target has been observed. One that never had a probability is better not: nobody could have foreseen its
-    /// incidents.
-    pub fn watches(&self, target: &TargetId) -> bool {
-        self.numbers.contains_key(target)
-    }
-
     /// Takes one target's step: its probability (`None` while failing, recovering, excluded or abstaining)
     /// and the start of its newest incident, which may be repeated. Incidents that had begun when
-    /// the target was first seen do not count. Call [`Scoreboard::tick`] after all targets of a step.
+    /// the target first had a probability do not count: nobody could have foreseen them. Call [`Scoreboard::tick`] after all targets of a step.
     pub fn observe(
         &mut self,
         t: Timestamp,
@@ -409,6 +403,9 @@ impl Scoreboard {
         incident: Option<Timestamp>,
     ) -> Vec<Event> {
         let mut events = Vec::new();
+        if probability.is_none() && !self.numbers.contains_key(target) {
+            return events;
+        }
         let number = self.number(t, target);
         let keeps = self.keeps(t);
         let rule = self.books.rule;

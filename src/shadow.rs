@@ -69,10 +69,8 @@ impl Shadow {
     ) {
         for (assessment, incident) in assessments.iter().zip(incidents) {
             let probability = assessment.risk.as_ref().and_then(|risk| risk.shadow);
-            let target = &assessment.target;
-            if probability.is_some() || self.scoreboard.watches(target) {
-                self.scoreboard.observe(t, target, probability, *incident);
-            }
+            self.scoreboard
+                .observe(t, &assessment.target, probability, *incident);
         }
         for (target, at) in actions {
             self.scoreboard.act(target, *at);

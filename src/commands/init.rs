@@ -119,6 +119,9 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
             config.prometheus.url
         ),
     };
+    let young = survey
+        .young()
+        .map_or(String::new(), |young| format!(". {young}"));
     if survey
         .signals
         .iter()
@@ -128,9 +131,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
             "no signal of the preset {} returns data for most targets: {}{}",
             survey.found.preset.name,
             reasons(survey.signals.iter().map(|s| (s.name, &s.left_out))),
-            survey
-                .young()
-                .map_or(String::new(), |young| format!(". {young}"))
+            young
         );
     }
     if survey
@@ -143,9 +144,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
             "no failure of the preset {} can be told: {}{}",
             survey.found.preset.name,
             reasons(failures.map(|f| (f.name, &f.left_out))),
-            survey
-                .young()
-                .map_or(String::new(), |young| format!(". {young}"))
+            young
         );
     }
     let secrets = args.prometheus.as_deref();
