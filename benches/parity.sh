@@ -2,15 +2,17 @@
 # forewarn's members beside Python's XGBoost and scikit-learn's forest and logistic regression: the same exported matrix, the same
 # split, the same hyperparameters. Exits with 1 where forewarn is clearly more than 0.005 below.
 #
-#   benches/parity.sh [--seed N] [--targets N] [--days N] [--max-rows N]
+#   benches/parity.sh [--seed N] [--targets N] [--days N] [--max-rows N] [--repeats N]
+#     --seed N      of the fleet
+#     --repeats N   trainings of both sides, each with a seed of its own; measures are means over them (default 3)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
 
-seed=11 targets=20 days=20 max_rows=120000 port=28391
+seed=11 targets=20 days=20 max_rows=120000 repeats=3 port=28391
 while [ $# -gt 0 ]; do
   case $1 in
-    --seed | --targets | --days | --max-rows)
+    --seed | --targets | --days | --max-rows | --repeats)
       [ $# -ge 2 ] || { echo "$1 needs a value" >&2; exit 2; }
       name=${1#--}
       printf -v "${name//-/_}" %s "$2"
@@ -39,9 +41,12 @@ pid=$!
 until curl -sf -o /dev/null "http://127.0.0.1:$port/-/ready"; do sleep 0.2; done
 
 export FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$port
-range=(--config.file deploy/demo/config.yaml --start "$start" --end "$end")
-"$forewarn" train "${range[@]}" --origin simulated --out "$work/model"
-"$forewarn" dataset export "${range[@]}" --model "$work/model" --output "$work/history.parquet"
+for repeat in $(seq "$repeats"); do
+  sed "s/^train:/&\n  seed: $repeat/" deploy/demo/config.yaml >"$work/$repeat.yaml"
+  range=(--config.file "$work/$repeat.yaml" --start "$start" --end "$end")
+  "$forewarn" train "${range[@]}" --origin simulated --out "$work/$repeat.model"
+  "$forewarn" dataset export "${range[@]}" --model "$work/$repeat.model" --output "$work/$repeat.parquet"
+done
 echo
-echo "fleet of $targets targets, $days days, seed $seed"
-"$python" benches/peers.py "$work/history.parquet" --max-rows "$max_rows" --judge
+echo "fleet of $targets targets, $days days, seed $seed; $repeats trainings"
+"$python" benches/peers.py "$work"/*.parquet --max-rows "$max_rows" --judge

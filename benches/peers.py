@@ -2,6 +2,8 @@
 
 DATASET is what `forewarn dataset export --model DIR` wrote for the range that the model in DIR was trained on: the peers are
 fitted on its slice `fit`, and both sides are judged on its slice `test`. The peers have the members' hyperparameters.
+Several are of the same range, by models of different seeds: chance alone moves a forest's ROC AUC by more than what is to be
+told apart, so each is met by peers of another seed, and measures are means over them.
 """
 
 import argparse
@@ -30,7 +32,7 @@ def sample(label, weight, most, random):
     return kept, numpy.where(label == 1, weight, weight / keep)
 
 
-def fit(matrix, label, weight, args, random):
+def fit(matrix, label, weight, args, seed, random):
     """Name of each peer, and what scores rows with it."""
     started = time.monotonic()
     peers = {}
@@ -51,7 +53,7 @@ def fit(matrix, label, weight, args, random):
     forest = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True),
         RandomForestClassifier(
-            200, max_depth=15, min_samples_leaf=args.min_samples_leaf, n_jobs=2, random_state=args.seed
+            200, max_depth=15, min_samples_leaf=args.min_samples_leaf, n_jobs=2, random_state=seed
         ),
     )
     forest.fit(matrix[kept], label[kept], randomforestclassifier__sample_weight=heavier[kept])
@@ -98,7 +100,7 @@ def clusters(table, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
+    parser.add_argument("dataset", nargs="+")
     parser.add_argument("--max-rows", type=int, default=120_000, help="rows that forest and linear member are fitted on")
     parser.add_argument("--min-child-weight", type=float, default=15)
     parser.add_argument("--min-samples-leaf", type=int, default=20)
@@ -108,27 +110,35 @@ def main():
     parser.add_argument("--judge", action="store_true", help=f"exit with 1 where forewarn is clearly more than {MARGIN} below")
     args = parser.parse_args()
 
-    table = pyarrow.parquet.read_table(args.dataset)
-    facts = json.loads(table.schema.metadata[b"forewarn"])
-    names = [feature["name"] for feature in facts["features"] if args.levels or feature["name"] not in facts["levels"]]
-    matrix = numpy.column_stack([table[name].to_numpy() for name in names]).astype(numpy.float32)
-    label, weight = table["label"].to_numpy(), table["weight"].to_numpy()
-    slices = numpy.array(table["slice"].to_pylist())
-    fitted, test = slices == "fit", slices == "test"
     random = numpy.random.default_rng(args.seed)
-    peers = fit(matrix[fitted], label[fitted], weight[fitted], args, random)
+    rankings = {}
+    for seed, dataset in enumerate(args.dataset, args.seed):
+        table = pyarrow.parquet.read_table(dataset)
+        facts = json.loads(table.schema.metadata[b"forewarn"])
+        names = [feature["name"] for feature in facts["features"] if args.levels or feature["name"] not in facts["levels"]]
+        matrix = numpy.column_stack([table[name].to_numpy() for name in names]).astype(numpy.float32)
+        label, weight = table["label"].to_numpy(), table["weight"].to_numpy()
+        slices = numpy.array(table["slice"].to_pylist())
+        fitted, test = slices == "fit", slices == "test"
+        if rankings and not numpy.array_equal(label[test], truth):
+            sys.exit(f"{dataset}: its slice test is not that of {args.dataset[0]}")
+        truth, cluster = label[test], clusters(table, test)
+        peers = fit(matrix[fitted], label[fitted], weight[fitted], args, seed, random)
+        scores = {f"forewarn {name}": table[f"score_{name}"].to_numpy()[test] for name in ["ensemble", *MEMBERS]}
+        scores |= {f"python {name}": score(matrix[test]) for name, score in peers.items()}
+        for name, score in scores.items():
+            rankings.setdefault(name, []).append(Ranking(score, truth))
 
-    truth, cluster = label[test], clusters(table, test)
-    scores = {f"forewarn {name}": table[f"score_{name}"].to_numpy()[test] for name in ["ensemble", *MEMBERS]}
-    scores |= {f"python {name}": score(matrix[test]) for name, score in peers.items()}
-    rankings = {name: Ranking(score, truth) for name, score in scores.items()}
-    figures = {name: ranking.measures(numpy.ones(len(truth))) for name, ranking in rankings.items()}
+    def measures(weight):
+        return {name: numpy.mean([one.measures(weight) for one in ranking], axis=0) for name, ranking in rankings.items()}
+
+    figures = measures(numpy.ones(len(truth)))
     drawn = {name: [] for name in rankings}
     days = cluster.max() + 1
     for _ in range(REPLICATES):
         times = numpy.bincount(random.integers(0, days, days), minlength=days)[cluster].astype(float)
-        for name, ranking in rankings.items():
-            drawn[name].append(ranking.measures(times))
+        for name, drawn_measures in measures(times).items():
+            drawn[name].append(drawn_measures)
 
     result = {"rows": int(test.sum()), "base_rate": float(truth.mean()), "features": len(names), "scores": {}, "differences": {}}
     print(f"{int(fitted.sum())} rows to fit, {int(test.sum())} to test, base rate {truth.mean():.4f}, {len(names)} features")

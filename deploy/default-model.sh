@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes models/default: 30 days of the simulated fleet (200 targets, seed 42), through a real Prometheus and `forewarn train`.
 # Many targets and members that do not look at them too closely (docs/quality.md): it is to hold on targets that it has not seen.
-# Its alert threshold is for fleets like the demo's: as many false alarms per target as 7 a week are for 20 targets.
+# Its alert threshold costs as many false alarms per target as 5 a week are for 20 targets: less than the demo allows, because it is to keep
+# what was claimed of it (a precision of 0.89, 15 minutes) on targets that it has not seen (docs/quality.md).
 # The history ends at a fixed time, so that the same sources give the same model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +28,7 @@ prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data"
   --web.listen-address="127.0.0.1:$port" 2>"$work/prometheus.log" &
 pid=$!
 until curl -sf -o /dev/null "http://127.0.0.1:$port/-/ready"; do sleep 0.2; done
-sed 's/false_alarms_per_week: 7$/false_alarms_per_week: 70/' deploy/demo/config.yaml >"$work/config.yaml"
+sed 's/false_alarms_per_week: 7$/false_alarms_per_week: 50/' deploy/demo/config.yaml >"$work/config.yaml"
 sed -i 's/^train:/&\n  max_rows: 480000\
   imbalance: class_weight\
   xgboost: {n_estimators: 400, learning_rate: 0.05, max_depth: 5}\

@@ -47,6 +47,7 @@ pub fn plan(config: &Config) -> Plan {
             logistic_regression: config.train.logistic_regression.clone(),
             imbalance: config.train.imbalance,
             signals_per_tree: config.train.signals_per_tree,
+            calendar: false,
             search: config.train.search,
             seed: config.train.seed,
         },

@@ -849,6 +849,7 @@ fn ensemble(features: &Matrix) -> Ensemble {
         logistic_regression: LogisticParams { alpha: 1.0 },
         imbalance: Imbalance::None,
         signals_per_tree: 1.0,
+        calendar: false,
         search: false,
         seed: 1,
     };

@@ -660,6 +660,7 @@ mod tests {
             logistic_regression: LogisticParams { alpha: 1.0 },
             imbalance: Imbalance::ClassWeight,
             signals_per_tree: 1.0,
+            calendar: false,
             search: false,
             seed: 1,
         }
@@ -888,6 +889,76 @@ mod tests {
         let fitted = try_fit(&features, &labels, &ones, &none, &everything).unwrap();
         assert_eq!(fitted.trials, []);
         assert_eq!(fitted.params.imbalance, Imbalance::None);
+    }
+
+    /// Failures come at one hour, and now and then with a signal; most signals say nothing.
+    #[test]
+    fn trees_of_the_calendar_alone_are_added_where_the_folds_gain_by_them() {
+        const SIGNALS: usize = 20;
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut features = Matrix::new(1 + SIGNALS);
+        let mut labels = Vec::new();
+        for row in 0..6000 {
+            let hour = (row % 24) as f32;
+            let signals: [f32; SIGNALS] = std::array::from_fn(|_| rng.random_range(-1.0..1.0));
+            let z = -4.0 + 1.5 * f64::from(u8::from(hour == 7.0)) + 1.5 * f64::from(signals[0]);
+            features.data.push(hour);
+            features.data.extend(signals);
+            labels.push(rng.random_bool(sigmoid(z)));
+        }
+        let ones = vec![1.0; 6000];
+        let searching = FitParams {
+            imbalance: Imbalance::None,
+            search: true,
+            ..params()
+        };
+        let fit_with = |hours: Vec<usize>, params: &FitParams| {
+            let mut inputs: Vec<Vec<usize>> = (0..=SIGNALS).map(|column| vec![column]).collect();
+            inputs[0] = hours;
+            let set = TrainingSet {
+                features: &features,
+                labels: &labels,
+                weights: &ones,
+                inputs: &inputs,
+            };
+            fit(&set, &split(6000), params, &|_, _| ()).unwrap()
+        };
+        let last = |fitted: &Fitted| {
+            let mut trials = fitted.trials.iter();
+            trials
+                .rfind(|trial| trial.member == "xgboost")
+                .unwrap()
+                .clone()
+        };
+        let fitted = fit_with(Vec::new(), &searching);
+        let (trial, before) = (last(&fitted), &fitted.trials[..fitted.trials.len() - 4]);
+        assert!(trial.choice.ends_with("on the calendar alone"), "{trial:?}");
+        assert!(
+            trial.chosen && fitted.params.calendar,
+            "{:?}",
+            fitted.trials
+        );
+        let best = before
+            .iter()
+            .map(|t| t.average_precision)
+            .fold(0.0, f64::max);
+        assert!(trial.average_precision > best, "{:?}", fitted.trials);
+        // What was chosen is fitted again without a search, and the hour counts.
+        let again = fit_with(
+            Vec::new(),
+            &FitParams {
+                search: false,
+                ..fitted.params.clone()
+            },
+        );
+        assert_eq!(again.ensemble, fitted.ensemble);
+        let mut contributions = [0.0; 1 + SIGNALS];
+        again.ensemble.explain(features.row(7), &mut contributions);
+        assert!(contributions[0] > 0.0, "{contributions:?}");
+
+        // No column is the calendar's.
+        let fitted = fit_with(vec![0], &searching);
+        assert!(!last(&fitted).choice.contains("calendar") && !fitted.params.calendar);
     }
 
     #[test]

@@ -67,7 +67,9 @@ pub struct FitParams {
     pub imbalance: Imbalance,
     /// Share of the signals that each tree sees.
     pub signals_per_tree: f64,
-    /// Whether to try a few neighbouring parameters on the folds.
+    /// Whether trees that see the calendar alone are added to the boosted ones.
+    pub calendar: bool,
+    /// Whether to try a few neighbouring parameters, and the calendar, on the folds.
     pub search: bool,
     pub seed: u64,
 }
@@ -137,7 +139,7 @@ pub fn fit(
     let Choice {
         params,
         rounds,
-        scores,
+        stack,
         trials,
     } = match folds.positives() < STACK_POSITIVES {
         true => Choice::without_folds(params),
@@ -153,7 +155,7 @@ pub fn fit(
         .iter()
         .map(|row| f64::from(set.weights[*row]))
         .collect();
-    let stack = folds.stack(&scores).unwrap_or_else(|| equal_stack(&inputs));
+    let stack = stack.unwrap_or_else(|| equal_stack(&inputs));
     let calibrate = |score: &dyn Fn(&Inputs) -> f64| {
         Calibration::fit(
             &inputs.iter().map(score).collect::<Vec<_>>(),
@@ -241,17 +243,21 @@ impl Fitter<'_> {
         &self,
         rows: &[usize],
         params: &FitParams,
-        rounds: usize,
+        rounds: Rounds,
         progress: Progress,
     ) -> Members {
         let prepared = self.prepare(rows, params.imbalance);
-        let xgboost = XgboostParams {
-            n_estimators: rounds,
-            ..params.xgboost.clone()
+        let boosted = |rounds: usize, subspace: &Subspace| {
+            let params = XgboostParams {
+                n_estimators: rounds,
+                ..params.xgboost.clone()
+            };
+            let told = |share| progress("xgboost", share);
+            self.boosted(&prepared, &[], subspace, &params, &told).0
         };
-        let (xgboost, _) = self.boosted(&prepared, &[], &xgboost, &|share| {
-            progress("xgboost", share)
-        });
+        let mut xgboost = boosted(rounds.all, &self.subspace(&prepared));
+        let calendar = boosted(rounds.calendar, &self.calendar(&prepared));
+        xgboost.trees.append(calendar.trees);
         let random_forest = self.forest(&prepared, &params.random_forest, &|share| {
             progress("random_forest", share)
         });
@@ -268,14 +274,12 @@ impl Fitter<'_> {
         &self,
         prepared: &Prepared,
         validate: &[usize],
+        subspace: &Subspace,
         params: &XgboostParams,
         progress: &(dyn Fn(f64) + Sync),
     ) -> (TreeModel, Vec<f64>) {
-        let subspace = self.subspace(prepared);
         let (data, rows) = (prepared.data(), &prepared.rows);
-        boosted::fit(
-            &data, rows, validate, &subspace, params, self.seed, progress,
-        )
+        boosted::fit(&data, rows, validate, subspace, params, self.seed, progress)
     }
 
     fn forest(
@@ -291,6 +295,10 @@ impl Fitter<'_> {
 
     fn subspace(&self, prepared: &Prepared) -> Subspace<'_> {
         Subspace::new(&prepared.bins, self.set.inputs, self.signals_per_tree)
+    }
+
+    fn calendar(&self, prepared: &Prepared) -> Subspace<'_> {
+        Subspace::without_signals(&prepared.bins, self.set.inputs)
     }
 
     /// The linear member is fitted at the true base rate, whatever the imbalance setting.
@@ -410,11 +418,18 @@ struct Folds<'a> {
     rows: Vec<usize>,
 }
 
-/// What the folds say is best, and the members' scores of their validation rows.
+/// How many boosted trees there are: those that see all features, and those that see the calendar alone.
+#[derive(Clone, Copy)]
+struct Rounds {
+    all: usize,
+    calendar: usize,
+}
+
+/// What the folds say is best.
 struct Choice {
     params: FitParams,
-    rounds: usize,
-    scores: [Vec<f64>; 3],
+    rounds: Rounds,
+    stack: Option<Stack>,
     trials: Vec<Trial>,
 }
 
@@ -427,10 +442,14 @@ impl Choice {
         Self {
             params: FitParams {
                 imbalance,
+                calendar: false,
                 ..params.clone()
             },
-            rounds: params.xgboost.n_estimators,
-            scores: Default::default(),
+            rounds: Rounds {
+                all: params.xgboost.n_estimators,
+                calendar: 0,
+            },
+            stack: None,
             trials: Vec::new(),
         }
     }
@@ -439,7 +458,7 @@ impl Choice {
 /// Boosted trees fitted on the folds, with the rounds that suit all of them.
 struct BoostedTrial {
     params: XgboostParams,
-    rounds: usize,
+    rounds: Rounds,
     scores: Vec<f64>,
     average_precision: f64,
 }
@@ -452,12 +471,16 @@ impl BoostedTrial {
             lambda,
             ..
         } = self.params;
+        let calendar = match self.rounds.calendar {
+            0 => String::new(),
+            rounds => format!(", {rounds} on the calendar alone"),
+        };
         Trial {
             member: "xgboost",
             choice: format!(
-                "imbalance {}, max_depth {max_depth}, min_child_weight {min_child_weight}, lambda {lambda}, {} rounds",
+                "imbalance {}, max_depth {max_depth}, min_child_weight {min_child_weight}, lambda {lambda}, {} rounds{calendar}",
                 imbalance.name(),
-                self.rounds
+                self.rounds.all
             ),
             average_precision: self.average_precision,
             chosen: false,
@@ -582,7 +605,11 @@ impl<'a> Folds<'a> {
             };
         let mut log = Log {
             trials: Vec::new(),
-            planned: methods.len() + xgboost_changes.len() + 1 + forest_changes.len(),
+            planned: methods.len()
+                + xgboost_changes.len()
+                + usize::from(params.search)
+                + 1
+                + forest_changes.len(),
             progress,
         };
 
@@ -604,6 +631,14 @@ impl<'a> Folds<'a> {
                 boosted = tried;
             }
         }
+        if params.search || params.calendar {
+            let tried = self.with_calendar(&prepared, &boosted);
+            if let Some(tried) = tried
+                && (log.improves(tried.trial(imbalance)) || params.calendar)
+            {
+                boosted = tried;
+            }
+        }
         let mut forest = self.forest(&prepared, params.random_forest.clone());
         log.first(forest.trial());
         for change in forest_changes {
@@ -614,19 +649,18 @@ impl<'a> Folds<'a> {
                 forest = tried;
             }
         }
+        let linear = self.linear(&params.logistic_regression);
+        let stack = self.stack([&boosted.scores, &forest.scores, &linear]);
         Choice {
             params: FitParams {
                 xgboost: boosted.params,
                 random_forest: forest.params,
                 imbalance,
+                calendar: boosted.rounds.calendar > 0,
                 ..params.clone()
             },
             rounds: boosted.rounds,
-            scores: [
-                boosted.scores,
-                forest.scores,
-                self.linear(&params.logistic_regression),
-            ],
+            stack,
             trials: log.trials,
         }
     }
@@ -639,35 +673,83 @@ impl<'a> Folds<'a> {
     }
 
     fn boosted(&self, prepared: &[Prepared], params: XgboostParams) -> BoostedTrial {
-        let (models, losses): (Vec<TreeModel>, Vec<Vec<f64>>) = self
-            .folds
-            .iter()
-            .zip(prepared)
-            .map(|(fold, prepared)| {
-                self.fitter
-                    .boosted(prepared, &fold.validate, &params, &|_| ())
-            })
-            .unzip();
-        let rounds = best_rounds(&losses).unwrap_or(params.n_estimators);
-        let mut scores = Vec::with_capacity(self.rows.len());
-        for (mut model, fold) in models.into_iter().zip(&self.folds) {
-            model.trees.truncate(rounds);
-            scores.extend(self.fitter.tree_scores(&model, &fold.validate));
-        }
+        let (models, rounds) = self.boosted_models(prepared, &params, Fitter::subspace);
+        let scores = self.scores(&models);
         BoostedTrial {
             average_precision: self.average_precision(&scores),
             params,
-            rounds,
+            rounds: Rounds {
+                all: rounds,
+                calendar: 0,
+            },
             scores,
         }
     }
 
-    fn forest(&self, prepared: &[Prepared], params: ForestParams) -> ForestTrial {
-        let mut scores = Vec::with_capacity(self.rows.len());
-        for (fold, prepared) in self.folds.iter().zip(prepared) {
-            let model = self.fitter.forest(prepared, &params, &|_| ());
-            scores.extend(self.fitter.tree_scores(&model, &fold.validate));
+    /// Adds trees that see the calendar alone; `None` where they say nothing. They are fitted apart, not on what
+    /// the others leave: trees that see all features rather explain a few incidents by those than by their hour.
+    fn with_calendar(&self, prepared: &[Prepared], boosted: &BoostedTrial) -> Option<BoostedTrial> {
+        if prepared
+            .iter()
+            .any(|prepared| self.fitter.calendar(prepared).is_empty())
+        {
+            return None;
         }
+        let (mut models, rounds) = self.boosted_models(prepared, &boosted.params, Fitter::calendar);
+        models.iter_mut().for_each(|model| model.base_score = 0.5);
+        let mut scores = self.scores(&models);
+        for (score, other) in scores.iter_mut().zip(&boosted.scores) {
+            *score += other;
+        }
+        (rounds > 0).then(|| BoostedTrial {
+            average_precision: self.average_precision(&scores),
+            params: boosted.params.clone(),
+            rounds: Rounds {
+                calendar: rounds,
+                ..boosted.rounds
+            },
+            scores,
+        })
+    }
+
+    /// One for each fold, with the rounds that suit all of them.
+    fn boosted_models<'f>(
+        &'f self,
+        prepared: &[Prepared],
+        params: &XgboostParams,
+        subspace: impl Fn(&'f Fitter<'a>, &Prepared) -> Subspace<'f>,
+    ) -> (Vec<TreeModel>, usize) {
+        let (mut models, losses): (Vec<TreeModel>, Vec<Vec<f64>>) = self
+            .folds
+            .iter()
+            .zip(prepared)
+            .map(|(fold, prepared)| {
+                let seen = subspace(self.fitter, prepared);
+                self.fitter
+                    .boosted(prepared, &fold.validate, &seen, params, &|_| ())
+            })
+            .unzip();
+        let rounds = best_rounds(&losses).unwrap_or(params.n_estimators);
+        models
+            .iter_mut()
+            .for_each(|model| model.trees.truncate(rounds));
+        (models, rounds)
+    }
+
+    /// Of the validation rows of all folds, each by its fold's own model.
+    fn scores(&self, models: &[TreeModel]) -> Vec<f64> {
+        let scored = models.iter().zip(&self.folds);
+        scored
+            .flat_map(|(model, fold)| self.fitter.tree_scores(model, &fold.validate))
+            .collect()
+    }
+
+    fn forest(&self, prepared: &[Prepared], params: ForestParams) -> ForestTrial {
+        let models: Vec<TreeModel> = prepared
+            .iter()
+            .map(|prepared| self.fitter.forest(prepared, &params, &|_| ()))
+            .collect();
+        let scores = self.scores(&models);
         ForestTrial {
             average_precision: self.average_precision(&scores),
             params,
@@ -690,18 +772,12 @@ impl<'a> Folds<'a> {
     }
 
     /// Logistic regression over scores of rows that their members had not seen, at the true base rate.
-    fn stack(&self, [xgboost, forest, linear]: &[Vec<f64>; 3]) -> Option<Stack> {
+    fn stack(&self, scores: [&[f64]; 3]) -> Option<Stack> {
         let TrainingSet {
             labels, weights, ..
         } = self.fitter.set;
-        if xgboost.is_empty() {
-            return None;
-        }
-        let inputs: Vec<Inputs> = xgboost
-            .iter()
-            .zip(forest)
-            .zip(linear)
-            .map(|((xgboost, forest), linear)| [*xgboost, *forest, *linear])
+        let inputs: Vec<Inputs> = (0..self.rows.len())
+            .map(|i| scores.map(|scores| scores[i]))
             .collect();
         let targets: Vec<f64> = self
             .rows

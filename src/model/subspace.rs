@@ -37,6 +37,22 @@ impl<'a> Subspace<'a> {
         }
     }
 
+    /// The columns that are computed from no signal: the calendar.
+    pub fn without_signals(bins: &Bins, inputs: &'a [Vec<usize>]) -> Self {
+        let mut usable = bins.usable();
+        usable.retain(|column| inputs[*column].is_empty());
+        Self {
+            inputs,
+            usable,
+            signals: Vec::new(),
+            seen: 1,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.usable.is_empty()
+    }
+
     /// Columns for a tree: those computed from the drawn signals alone, and those of no signal.
     pub fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
         if self.seen >= self.signals.len() {
