@@ -18,6 +18,7 @@ use crate::types::ServeMember;
 const XGBOOST: &str = "xgboost.json";
 const FOREST: &str = "random_forest.json";
 const LINEAR: &str = "linear.json";
+const CALENDAR: &str = "calendar.json";
 const CALIBRATION: &str = "calibration.json";
 
 /// Rows scored at a time, one core each.
@@ -60,8 +61,8 @@ pub struct RawScore {
     pub logistic_regression: Option<f64>,
 }
 
-/// What the stack sees of a row: logit, mean share, logit; 0 of a member that the model does not have.
-pub(super) type Inputs = [f64; 3];
+/// What the ensemble sees of a row: the members' logit, mean share and logit, and the calendar's log-odds; 0 of what the model does not have.
+pub(super) type Inputs = [f64; 4];
 
 /// A model trained elsewhere has the boosted trees only.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,16 +70,16 @@ pub(super) struct Members {
     pub xgboost: TreeModel,
     pub random_forest: Option<TreeModel>,
     pub logistic_regression: Option<Linear>,
+    /// Boosted trees that see the calendar alone. They are no member: like a prior their log-odds are added to the
+    /// stack's as they are.
+    pub calendar: Option<TreeModel>,
 }
 
-/// In the order of [`Inputs`]; the tree members come first, and stand so in [`Packed`].
-const MEMBERS: [ServeMember; 3] = [
-    ServeMember::Xgboost,
-    ServeMember::RandomForest,
-    ServeMember::LogisticRegression,
-];
-const XGBOOST_TREES: usize = 0;
-const FOREST_TREES: usize = 1;
+/// Places in [`Packed`], and in [`Inputs`].
+const XGBOOST_TREES: (usize, usize) = (0, 0);
+const FOREST_TREES: (usize, usize) = (1, 1);
+const CALENDAR_TREES: (usize, usize) = (2, 3);
+const LINEAR_INPUT: usize = 2;
 /// The ensemble needs every member.
 const EVERYONE: ServeMember = ServeMember::Ensemble;
 
@@ -86,13 +87,25 @@ fn asks(serve: ServeMember, member: ServeMember) -> bool {
     serve == member || serve == EVERYONE
 }
 
+/// Places of the trees that are needed.
+fn asked_trees(serve: ServeMember) -> &'static [(usize, usize)] {
+    match serve {
+        ServeMember::Ensemble => &[XGBOOST_TREES, FOREST_TREES, CALENDAR_TREES],
+        ServeMember::Xgboost => &[XGBOOST_TREES],
+        ServeMember::RandomForest => &[FOREST_TREES],
+        ServeMember::LogisticRegression => &[],
+    }
+}
+
 impl Members {
     fn inputs(&self, row: &[f32]) -> Inputs {
-        let forest = self.random_forest.as_ref();
+        let score =
+            |trees: &Option<TreeModel>| trees.as_ref().map_or(0.0, |trees| trees.score(row));
         [
             self.xgboost.score(row),
-            forest.map_or(0.0, |forest| forest.score(row)),
+            score(&self.random_forest),
             self.linear(row),
+            score(&self.calendar),
         ]
     }
 
@@ -101,37 +114,44 @@ impl Members {
         linear.map_or(0.0, |linear| linear.logit(row))
     }
 
+    /// In their order in [`Packed`].
+    fn trees(&self) -> [Option<&TreeModel>; 3] {
+        [
+            Some(&self.xgboost),
+            self.random_forest.as_ref(),
+            self.calendar.as_ref(),
+        ]
+    }
+
     /// Scores without any tree.
-    fn starts(&self) -> [f64; 2] {
-        let forest = self.random_forest.as_ref();
-        [self.xgboost.start(), forest.map_or(0.0, TreeModel::start)]
+    fn starts(&self) -> [f64; 3] {
+        self.trees()
+            .map(|model| model.map_or(0.0, TreeModel::start))
     }
 
     fn pack(&self, columns: usize) -> Option<Packed> {
         let none = Trees::default();
-        let forest = self.random_forest.as_ref();
-        let forest = forest.map_or(&none, |forest| &forest.trees);
-        Packed::new(&[&self.xgboost.trees, forest], columns)
+        let trees = self
+            .trees()
+            .map(|model| model.map_or(&none, |model| &model.trees));
+        Packed::new(&trees, columns)
     }
 
     /// Bit for bit what `inputs` gives; `rows` is row-major.
     pub fn block_inputs(&self, rows: &[f32], columns: usize) -> Vec<Inputs> {
-        let none = || vec![0.0; rows.len() / columns];
-        let forest = self.random_forest.as_ref();
-        let trees = self
-            .xgboost
-            .block_scores(rows, columns)
-            .into_iter()
-            .zip(forest.map_or_else(none, |forest| forest.block_scores(rows, columns)));
+        let [xgboost, forest, calendar] = self.trees().map(|model| {
+            let none = || vec![0.0; rows.len() / columns];
+            model.map_or_else(none, |model| model.block_scores(rows, columns))
+        });
         let linear = rows.chunks_exact(columns).map(|row| self.linear(row));
-        trees
-            .zip(linear)
-            .map(|((xgboost, forest), linear)| [xgboost, forest, linear])
+        linear
+            .enumerate()
+            .map(|(i, linear)| [xgboost[i], forest[i], linear, calendar[i]])
             .collect()
     }
 }
 
-/// Log-odds as a weighted sum of the inputs.
+/// Log-odds as a weighted sum of what the members say, and the calendar's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Stack {
     pub xgboost: f64,
@@ -176,6 +196,7 @@ impl Stack {
             + self.xgboost * inputs[0]
             + self.random_forest * inputs[1]
             + self.logistic_regression * inputs[2]
+            + inputs[3]
     }
 }
 
@@ -295,22 +316,18 @@ impl Ensemble {
         let Some(packed) = &self.packed else {
             return self.members.inputs(row);
         };
-        let [xgboost, forest, linear] = MEMBERS.map(|member| asks(serve, member));
-        let encoded = (xgboost || forest).then(|| packed.encode(row));
+        let asked = asked_trees(serve);
+        let encoded = (!asked.is_empty()).then(|| packed.encode(row));
         let starts = self.members.starts();
-        let sum = |place: usize| {
+        let mut inputs = [0.0; 4];
+        for &(place, input) in asked {
             let sum = |row| packed.sum(place, starts[place], row);
-            encoded.as_ref().map_or(0.0, sum)
-        };
-        [
-            if xgboost { sum(XGBOOST_TREES) } else { 0.0 },
-            if forest { sum(FOREST_TREES) } else { 0.0 },
-            if linear {
-                self.members.linear(row)
-            } else {
-                0.0
-            },
-        ]
+            inputs[input] = encoded.as_ref().map_or(0.0, sum);
+        }
+        if asks(serve, ServeMember::LogisticRegression) {
+            inputs[LINEAR_INPUT] = self.members.linear(row);
+        }
+        inputs
     }
 
     /// Bit for bit what `inputs` gives for each row.
@@ -324,28 +341,24 @@ impl Ensemble {
             let Some(packed) = &self.packed else {
                 return self.members.block_inputs(block, self.columns);
             };
-            let [xgboost, forest, linear] = MEMBERS.map(|member| asks(serve, member));
             let rows = block.chunks_exact(self.columns);
-            let mut inputs = vec![[0.0; 3]; rows.len()];
-            if xgboost || forest {
+            let mut inputs = vec![[0.0; 4]; rows.len()];
+            let asked = asked_trees(serve);
+            if !asked.is_empty() {
                 let (starts, encoded) = (self.members.starts(), packed.encode_rows(block));
-                for (place, _) in [xgboost, forest]
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, asked)| **asked)
-                {
+                for &(place, input) in asked {
                     let sums = packed.sums(place, starts[place], &encoded);
                     inputs
                         .iter_mut()
                         .zip(sums)
-                        .for_each(|(inputs, sum)| inputs[place] = sum);
+                        .for_each(|(inputs, sum)| inputs[input] = sum);
                 }
             }
-            if linear {
+            if asks(serve, ServeMember::LogisticRegression) {
                 inputs
                     .iter_mut()
                     .zip(rows)
-                    .for_each(|(inputs, row)| inputs[2] = self.members.linear(row));
+                    .for_each(|(inputs, row)| inputs[LINEAR_INPUT] = self.members.linear(row));
             }
             inputs
         })
@@ -360,7 +373,7 @@ impl Ensemble {
 
     /// What the members say of each row before stack and calibration.
     pub fn raw_rows(&self, rows: &Matrix) -> Vec<RawScore> {
-        let raw = |[xgboost, forest, linear]: Inputs| RawScore {
+        let raw = |[xgboost, forest, linear, _]: Inputs| RawScore {
             xgboost,
             random_forest: self.members.random_forest.is_some().then_some(forest),
             logistic_regression: self.members.logistic_regression.is_some().then_some(linear),
@@ -404,12 +417,13 @@ impl Ensemble {
             xgboost,
             random_forest,
             logistic_regression,
+            calendar,
         } = &self.members;
         let encoded = self
             .packed
             .as_ref()
             .map(|packed| (packed, packed.encode(row)));
-        let mut trees = |place, model: &TreeModel, scale| match &encoded {
+        let mut trees = |(place, _), model: &TreeModel, scale| match &encoded {
             _ if scale == 0.0 => 0.0,
             None => model.explain(row, scale, contributions),
             Some((packed, encoded)) => {
@@ -419,6 +433,11 @@ impl Ensemble {
         let mut bias = stack.intercept + trees(XGBOOST_TREES, xgboost, stack.xgboost);
         if let Some(forest) = random_forest {
             bias += trees(FOREST_TREES, forest, stack.random_forest);
+        }
+        if let Some(calendar) = calendar
+            && serve == EVERYONE
+        {
+            bias += trees(CALENDAR_TREES, calendar, 1.0);
         }
         if let Some(linear) = logistic_regression {
             bias += linear.explain(row, stack.logistic_regression, contributions);
@@ -432,6 +451,7 @@ impl Ensemble {
             ensemble: self,
             xgboost: TreeShap::new(&self.members.xgboost),
             random_forest: self.members.random_forest.as_ref().map(TreeShap::new),
+            calendar: self.members.calendar.as_ref().map(TreeShap::new),
         }
     }
 
@@ -468,6 +488,9 @@ impl Ensemble {
         ]);
         if let Some(forest) = &self.members.random_forest {
             files.insert(FOREST.to_owned(), xgboost_json::write(forest, names));
+        }
+        if let Some(calendar) = &self.members.calendar {
+            files.insert(CALENDAR.to_owned(), xgboost_json::write(calendar, names));
         }
         if let Some(linear) = &self.members.logistic_regression {
             let linear = LinearFile {
@@ -548,6 +571,10 @@ impl Ensemble {
             xgboost: trees(XGBOOST, Objective::Logistic)?,
             random_forest,
             logistic_regression,
+            calendar: files
+                .contains_key(CALENDAR)
+                .then(|| trees(CALENDAR, Objective::Logistic))
+                .transpose()?,
         };
         Ok(Self::new(names.len(), members, calibrations))
     }
@@ -558,6 +585,7 @@ pub struct EnsembleShap<'a> {
     ensemble: &'a Ensemble,
     xgboost: TreeShap<'a>,
     random_forest: Option<TreeShap<'a>>,
+    calendar: Option<TreeShap<'a>>,
 }
 
 impl EnsembleShap<'_> {
@@ -584,6 +612,11 @@ impl EnsembleShap<'_> {
         {
             bias += forest.explain(row, stack.random_forest, contributions);
         }
+        if let Some(calendar) = &self.calendar
+            && serve == EVERYONE
+        {
+            bias += calendar.explain(row, 1.0, contributions);
+        }
         if let Some(linear) = &self.ensemble.members.logistic_regression {
             bias += linear.explain(row, stack.logistic_regression, contributions);
         }
@@ -606,7 +639,7 @@ mod tests {
     use super::*;
     use crate::model::{
         FitError, FitParams, Fitted, Fold, ForestParams, Imbalance, LogisticParams, Split,
-        TrainingSet, XgboostParams, fit, sigmoid,
+        TrainingSet, Trial, XgboostParams, fit, sigmoid,
     };
 
     type Problem = (Matrix, Vec<bool>, Vec<f32>, Split);
@@ -923,26 +956,19 @@ mod tests {
             };
             fit(&set, &split(6000), params, &|_, _| ()).unwrap()
         };
-        let last = |fitted: &Fitted| {
-            let mut trials = fitted.trials.iter();
+        let of_ensemble = |fitted: &Fitted| -> Vec<Trial> {
+            let mut trials = fitted.trials.clone();
+            trials.retain(|trial| trial.member == "ensemble");
             trials
-                .rfind(|trial| trial.member == "xgboost")
-                .unwrap()
-                .clone()
         };
         let fitted = fit_with(Vec::new(), &searching);
-        let (trial, before) = (last(&fitted), &fitted.trials[..fitted.trials.len() - 4]);
-        assert!(trial.choice.ends_with("on the calendar alone"), "{trial:?}");
-        assert!(
-            trial.chosen && fitted.params.calendar,
-            "{:?}",
-            fitted.trials
-        );
-        let best = before
-            .iter()
-            .map(|t| t.average_precision)
-            .fold(0.0, f64::max);
-        assert!(trial.average_precision > best, "{:?}", fitted.trials);
+        let trials = of_ensemble(&fitted);
+        let [without, with] = &trials[..] else {
+            panic!("{trials:?}")
+        };
+        assert!(with.choice.ends_with("trees of the calendar"), "{with:?}");
+        assert!(with.average_precision > without.average_precision);
+        assert!(with.chosen && !without.chosen && fitted.params.calendar);
         // What was chosen is fitted again without a search, and the hour counts.
         let again = fit_with(
             Vec::new(),
@@ -953,12 +979,27 @@ mod tests {
         );
         assert_eq!(again.ensemble, fitted.ensemble);
         let mut contributions = [0.0; 1 + SIGNALS];
-        again.ensemble.explain(features.row(7), &mut contributions);
+        let bias = again.ensemble.explain(features.row(7), &mut contributions);
         assert!(contributions[0] > 0.0, "{contributions:?}");
+        let score = again.ensemble.stack_score(features.row(7));
+        assert!((bias + contributions.iter().sum::<f64>() - score).abs() < 1e-6);
+        contributions = [0.0; 1 + SIGNALS];
+        let bias = again
+            .ensemble
+            .shap()
+            .explain(features.row(7), &mut contributions);
+        assert!((bias + contributions.iter().sum::<f64>() - score).abs() < 1e-6);
+        let names: Vec<String> = (0..=SIGNALS).map(|column| format!("c{column}")).collect();
+        let files = again.ensemble.to_files(&names);
+        assert_eq!(
+            Ensemble::from_files(&files, &names).unwrap(),
+            again.ensemble
+        );
 
         // No column is the calendar's.
         let fitted = fit_with(vec![0], &searching);
-        assert!(!last(&fitted).choice.contains("calendar") && !fitted.params.calendar);
+        assert_eq!(of_ensemble(&fitted).len(), 1);
+        assert!(!fitted.params.calendar);
     }
 
     #[test]

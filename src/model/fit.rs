@@ -32,6 +32,8 @@ const STACK_RIDGE: f64 = 1.0;
 const SEARCH_MARGIN: f64 = 0.01;
 /// Negatives for each positive under [`Imbalance::Downsample`].
 const DOWNSAMPLE_RATIO: f64 = 10.0;
+/// Base score of trees that add to log-odds.
+const NO_ODDS: f32 = 0.5;
 /// Random stream of the imbalance methods; trees use those from 0.
 const IMBALANCE_STREAM: usize = usize::MAX;
 
@@ -67,7 +69,7 @@ pub struct FitParams {
     pub imbalance: Imbalance,
     /// Share of the signals that each tree sees.
     pub signals_per_tree: f64,
-    /// Whether trees that see the calendar alone are added to the boosted ones.
+    /// Whether trees that see the calendar alone are added to the stack.
     pub calendar: bool,
     /// Whether to try a few neighbouring parameters, and the calendar, on the folds.
     pub search: bool,
@@ -197,6 +199,7 @@ pub fn adopt(xgboost: TreeModel, features: &Matrix, labels: &[bool]) -> Result<E
             xgboost,
             random_forest: None,
             logistic_regression: None,
+            calendar: None,
         },
         Calibrations {
             stack: Stack::XGBOOST,
@@ -255,9 +258,11 @@ impl Fitter<'_> {
             let told = |share| progress("xgboost", share);
             self.boosted(&prepared, &[], subspace, &params, &told).0
         };
-        let mut xgboost = boosted(rounds.all, &self.subspace(&prepared));
-        let calendar = boosted(rounds.calendar, &self.calendar(&prepared));
-        xgboost.trees.append(calendar.trees);
+        let xgboost = boosted(rounds.boosted, &self.subspace(&prepared));
+        let calendar = (rounds.calendar > 0).then(|| TreeModel {
+            base_score: NO_ODDS,
+            ..boosted(rounds.calendar, &self.calendar(&prepared))
+        });
         let random_forest = self.forest(&prepared, &params.random_forest, &|share| {
             progress("random_forest", share)
         });
@@ -266,6 +271,7 @@ impl Fitter<'_> {
             xgboost,
             random_forest: Some(random_forest),
             logistic_regression: Some(logistic_regression),
+            calendar,
         }
     }
 
@@ -418,10 +424,10 @@ struct Folds<'a> {
     rows: Vec<usize>,
 }
 
-/// How many boosted trees there are: those that see all features, and those that see the calendar alone.
+/// How many boosted trees there are: the member's, and those that see the calendar alone.
 #[derive(Clone, Copy)]
 struct Rounds {
-    all: usize,
+    boosted: usize,
     calendar: usize,
 }
 
@@ -446,7 +452,7 @@ impl Choice {
                 ..params.clone()
             },
             rounds: Rounds {
-                all: params.xgboost.n_estimators,
+                boosted: params.xgboost.n_estimators,
                 calendar: 0,
             },
             stack: None,
@@ -458,7 +464,7 @@ impl Choice {
 /// Boosted trees fitted on the folds, with the rounds that suit all of them.
 struct BoostedTrial {
     params: XgboostParams,
-    rounds: Rounds,
+    rounds: usize,
     scores: Vec<f64>,
     average_precision: f64,
 }
@@ -471,16 +477,12 @@ impl BoostedTrial {
             lambda,
             ..
         } = self.params;
-        let calendar = match self.rounds.calendar {
-            0 => String::new(),
-            rounds => format!(", {rounds} on the calendar alone"),
-        };
         Trial {
             member: "xgboost",
             choice: format!(
-                "imbalance {}, max_depth {max_depth}, min_child_weight {min_child_weight}, lambda {lambda}, {} rounds{calendar}",
+                "imbalance {}, max_depth {max_depth}, min_child_weight {min_child_weight}, lambda {lambda}, {} rounds",
                 imbalance.name(),
-                self.rounds.all
+                self.rounds
             ),
             average_precision: self.average_precision,
             chosen: false,
@@ -607,9 +609,9 @@ impl<'a> Folds<'a> {
             trials: Vec::new(),
             planned: methods.len()
                 + xgboost_changes.len()
-                + usize::from(params.search)
                 + 1
-                + forest_changes.len(),
+                + forest_changes.len()
+                + 2 * usize::from(params.search),
             progress,
         };
 
@@ -631,14 +633,6 @@ impl<'a> Folds<'a> {
                 boosted = tried;
             }
         }
-        if params.search || params.calendar {
-            let tried = self.with_calendar(&prepared, &boosted);
-            if let Some(tried) = tried
-                && (log.improves(tried.trial(imbalance)) || params.calendar)
-            {
-                boosted = tried;
-            }
-        }
         let mut forest = self.forest(&prepared, params.random_forest.clone());
         log.first(forest.trial());
         for change in forest_changes {
@@ -650,16 +644,31 @@ impl<'a> Folds<'a> {
             }
         }
         let linear = self.linear(&params.logistic_regression);
-        let stack = self.stack([&boosted.scores, &forest.scores, &linear]);
+        let members: Vec<[f64; 3]> = (0..self.rows.len())
+            .map(|i| [boosted.scores[i], forest.scores[i], linear[i]])
+            .collect();
+        let stack = self.stack(&members);
+        let calendar = match &stack {
+            Some(stack) if params.search || params.calendar => {
+                match self.calendar(&prepared, &boosted.params, stack, &members, &mut log) {
+                    Some((rounds, better)) if better || params.calendar => rounds,
+                    _ => 0,
+                }
+            }
+            _ => 0,
+        };
         Choice {
             params: FitParams {
                 xgboost: boosted.params,
                 random_forest: forest.params,
                 imbalance,
-                calendar: boosted.rounds.calendar > 0,
+                calendar: calendar > 0,
                 ..params.clone()
             },
-            rounds: boosted.rounds,
+            rounds: Rounds {
+                boosted: boosted.rounds,
+                calendar,
+            },
             stack,
             trials: log.trials,
         }
@@ -678,38 +687,46 @@ impl<'a> Folds<'a> {
         BoostedTrial {
             average_precision: self.average_precision(&scores),
             params,
-            rounds: Rounds {
-                all: rounds,
-                calendar: 0,
-            },
+            rounds,
             scores,
         }
     }
 
-    /// Adds trees that see the calendar alone; `None` where they say nothing. They are fitted apart, not on what
-    /// the others leave: trees that see all features rather explain a few incidents by those than by their hour.
-    fn with_calendar(&self, prepared: &[Prepared], boosted: &BoostedTrial) -> Option<BoostedTrial> {
-        if prepared
+    /// Tries trees that see the calendar alone, added to the stack: how many, and whether the ensemble ranks better
+    /// with them; `None` where they say nothing. They are fitted apart, not on what the others leave: trees that see
+    /// all features explain a few incidents by those, and the hour by chance.
+    fn calendar(
+        &self,
+        prepared: &[Prepared],
+        params: &XgboostParams,
+        stack: &Stack,
+        members: &[[f64; 3]],
+        log: &mut Log,
+    ) -> Option<(usize, bool)> {
+        let trial = |choice: String, scores: &[f64]| Trial {
+            member: "ensemble",
+            choice,
+            average_precision: self.average_precision(scores),
+            chosen: false,
+        };
+        let stacked: Vec<f64> = members
             .iter()
-            .any(|prepared| self.fitter.calendar(prepared).is_empty())
-        {
+            .map(|&[xgboost, forest, linear]| stack.at(&[xgboost, forest, linear, 0.0]))
+            .collect();
+        log.first(trial("the members alone".to_owned(), &stacked));
+        let nothing = |prepared| self.fitter.calendar(prepared).is_empty();
+        if prepared.iter().any(nothing) {
             return None;
         }
-        let (mut models, rounds) = self.boosted_models(prepared, &boosted.params, Fitter::calendar);
-        models.iter_mut().for_each(|model| model.base_score = 0.5);
-        let mut scores = self.scores(&models);
-        for (score, other) in scores.iter_mut().zip(&boosted.scores) {
-            *score += other;
-        }
-        (rounds > 0).then(|| BoostedTrial {
-            average_precision: self.average_precision(&scores),
-            params: boosted.params.clone(),
-            rounds: Rounds {
-                calendar: rounds,
-                ..boosted.rounds
-            },
-            scores,
-        })
+        let (mut models, rounds) = self.boosted_models(prepared, params, Fitter::calendar);
+        models
+            .iter_mut()
+            .for_each(|model| model.base_score = NO_ODDS);
+        let scores: Vec<f64> = std::iter::zip(self.scores(&models), &stacked)
+            .map(|(calendar, stacked)| calendar + stacked)
+            .collect();
+        let choice = format!("the members and {rounds} trees of the calendar");
+        (rounds > 0).then(|| (rounds, log.improves(trial(choice, &scores))))
     }
 
     /// One for each fold, with the rounds that suit all of them.
@@ -772,13 +789,10 @@ impl<'a> Folds<'a> {
     }
 
     /// Logistic regression over scores of rows that their members had not seen, at the true base rate.
-    fn stack(&self, scores: [&[f64]; 3]) -> Option<Stack> {
+    fn stack(&self, members: &[[f64; 3]]) -> Option<Stack> {
         let TrainingSet {
             labels, weights, ..
         } = self.fitter.set;
-        let inputs: Vec<Inputs> = (0..self.rows.len())
-            .map(|i| scores.map(|scores| scores[i]))
-            .collect();
         let targets: Vec<f64> = self
             .rows
             .iter()
@@ -789,7 +803,7 @@ impl<'a> Folds<'a> {
             .iter()
             .map(|row| f64::from(weights[*row]))
             .collect();
-        let line = newton::fit(&inputs, &targets, &weights, STACK_RIDGE);
+        let line = newton::fit(members, &targets, &weights, STACK_RIDGE);
         line.coefficients
             .iter()
             .any(|c| *c > 0.0)

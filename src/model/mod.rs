@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! row ─► boosted trees  ─► logit ───────┐
-//!     ─► random forest  ─► mean share ──┼─► stack (log-odds) ─► calibration ─► probability
-//!     ─► linear member  ─► logit ───────┘
+//!     ─► random forest  ─► mean share ──┼─► stack (log-odds) ─► + ─► calibration ─► probability
+//!     ─► linear member  ─► logit ───────┘                       │
+//!     ─► calendar's trees, if any ─► log-odds ──────────────────┘
 //! ```
 //!
 //! Rows are dense `f32` in the catalogue's column order; NaN means missing.
