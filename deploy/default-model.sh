@@ -32,6 +32,7 @@ sed 's/false_alarms_per_week: 7$/false_alarms_per_week: 50/' deploy/demo/config.
 sed -i 's/^train:/&\n  max_rows: 480000\
   imbalance: class_weight\
   xgboost: {n_estimators: 400, learning_rate: 0.05, max_depth: 5}\
-  random_forest: {max_depth: 12, min_samples_leaf: 200}/' "$work/config.yaml"
+  random_forest: {max_depth: 12, min_samples_leaf: 200}\
+  logistic_regression: {alpha: 1}/' "$work/config.yaml"
 FOREWARN_PROMETHEUS_URL=http://127.0.0.1:$port target/release/forewarn train --config.file "$work/config.yaml" \
   --start 2026-10-03T00:00:00Z --end "$end" --origin simulated --out models/default

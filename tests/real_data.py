@@ -60,7 +60,8 @@ def config(args):
     print("failure: {queries: ['smd_failure == 1'], merge_gap: 30m}")
     # As many as scikit-learn's side gets: all positives, and negatives that make up for those left out.
     # The linear member's solver takes many minutes over hundreds of columns.
-    print("train: {max_rows: 40000}")
+    # Its penalty is scikit-learn's.
+    print("train: {max_rows: 40000, logistic_regression: {alpha: 1}}")
     print(f"alerting: {{for: 0s, false_alarms_per_week: {7 * args.targets}}}")
 
 

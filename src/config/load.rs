@@ -351,7 +351,7 @@ fn train(s: &Section, horizon: Option<Duration>) -> TrainConfig {
                 .unwrap_or(20),
         }),
         logistic_regression: s.section("logistic_regression", |s| LogisticParams {
-            alpha: s.get("alpha", number(above(0.0, 1e6))).unwrap_or(1.0),
+            alpha: s.get("alpha", number(above(0.0, 1e6))).unwrap_or(100.0),
         }),
     }
 }
