@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # forewarn's members beside Python's XGBoost and scikit-learn's forest and logistic regression: the same exported matrix, the same
-# split, the same hyperparameters. Exits with 1 where forewarn is clearly more than 0.005 below.
+# split, the same hyperparameters, but for the linear member's penalty: scikit-learn has its own default. Exits with 1 where forewarn is clearly more than 0.005 below.
 #
 #   benches/parity.sh [--seed N] [--targets N] [--days N] [--max-rows N] [--repeats N]
 #     --seed N      of the fleet

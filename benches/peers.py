@@ -1,7 +1,8 @@
 """forewarn's members beside Python's, fitted and scored on the same rows of one dataset.
 
 DATASET is what `forewarn dataset export --model DIR` wrote for the range that the model in DIR was trained on: the peers are
-fitted on its slice `fit`, and both sides are judged on its slice `test`. The peers have the members' hyperparameters.
+fitted on its slice `fit`, and both sides are judged on its slice `test`. The peers have the members' hyperparameters,
+but for the penalty of the logistic regression.
 Several are of the same range, by models of different seeds: chance alone moves a forest's ROC AUC by more than what is to be
 told apart, so each is met by peers of another seed, and measures are means over them.
 """
