@@ -63,7 +63,7 @@ def fit(matrix, label, weight, args, seed, random):
     linear = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True),
         StandardScaler(),
-        LogisticRegression(C=1 / args.alpha, max_iter=1000),
+        LogisticRegression(C=1.0, max_iter=1000),
     )
     linear.fit(matrix[kept], label[kept], logisticregression__sample_weight=heavier[kept])
     done("logistic_regression", lambda rows: linear.predict_proba(rows)[:, 1], kept.sum())
@@ -105,7 +105,6 @@ def main():
     parser.add_argument("--max-rows", type=int, default=120_000, help="rows that forest and linear member are fitted on")
     parser.add_argument("--min-child-weight", type=float, default=15)
     parser.add_argument("--min-samples-leaf", type=int, default=20)
-    parser.add_argument("--alpha", type=float, default=1, help="penalty of the logistic regression; scikit-learn's default is 1")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--levels", action="store_true", help="let the peers see the levels, which forewarn's ensemble does not")
     parser.add_argument("--output", help="write the figures as JSON to this file")

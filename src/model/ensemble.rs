@@ -317,12 +317,12 @@ impl Ensemble {
             return self.members.inputs(row);
         };
         let asked = asked_trees(serve);
-        let encoded = (!asked.is_empty()).then(|| packed.encode(row));
-        let starts = self.members.starts();
         let mut inputs = [0.0; 4];
-        for &(place, input) in asked {
-            let sum = |row| packed.sum(place, starts[place], row);
-            inputs[input] = encoded.as_ref().map_or(0.0, sum);
+        if !asked.is_empty() {
+            let (starts, encoded) = (self.members.starts(), packed.encode(row));
+            for &(place, input) in asked {
+                inputs[input] = packed.sum(place, starts[place], &encoded);
+            }
         }
         if asks(serve, ServeMember::LogisticRegression) {
             inputs[LINEAR_INPUT] = self.members.linear(row);

@@ -683,7 +683,7 @@ impl<'a> Folds<'a> {
 
     fn boosted(&self, prepared: &[Prepared], params: XgboostParams) -> BoostedTrial {
         let (models, rounds) = self.boosted_models(prepared, &params, Fitter::subspace);
-        let scores = self.scores(&models);
+        let scores = self.scores(models);
         BoostedTrial {
             average_precision: self.average_precision(&scores),
             params,
@@ -722,7 +722,7 @@ impl<'a> Folds<'a> {
         models
             .iter_mut()
             .for_each(|model| model.base_score = NO_ODDS);
-        let scores: Vec<f64> = std::iter::zip(self.scores(&models), &stacked)
+        let scores: Vec<f64> = std::iter::zip(self.scores(models), &stacked)
             .map(|(calendar, stacked)| calendar + stacked)
             .collect();
         let choice = format!("the members and {rounds} trees of the calendar");
@@ -753,20 +753,19 @@ impl<'a> Folds<'a> {
         (models, rounds)
     }
 
-    /// Of the validation rows of all folds, each by its fold's own model.
-    fn scores(&self, models: &[TreeModel]) -> Vec<f64> {
-        let scored = models.iter().zip(&self.folds);
+    /// Of the validation rows of all folds, each by its fold's own model, one after another.
+    fn scores(&self, models: impl IntoIterator<Item = TreeModel>) -> Vec<f64> {
+        let scored = models.into_iter().zip(&self.folds);
         scored
-            .flat_map(|(model, fold)| self.fitter.tree_scores(model, &fold.validate))
+            .flat_map(|(model, fold)| self.fitter.tree_scores(&model, &fold.validate))
             .collect()
     }
 
     fn forest(&self, prepared: &[Prepared], params: ForestParams) -> ForestTrial {
-        let models: Vec<TreeModel> = prepared
+        let models = prepared
             .iter()
-            .map(|prepared| self.fitter.forest(prepared, &params, &|_| ()))
-            .collect();
-        let scores = self.scores(&models);
+            .map(|prepared| self.fitter.forest(prepared, &params, &|_| ()));
+        let scores = self.scores(models);
         ForestTrial {
             average_precision: self.average_precision(&scores),
             params,
